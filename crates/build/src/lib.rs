@@ -1,0 +1,28 @@
+//! The pipeline: source + recipe → artifact.
+//!
+//! ```text
+//!  reference ──oci::resolve──▶ Resolved ──┬─▶ oci::fetch (async, ≤ 4 blobs at once, topmost layer first)
+//!                                         │        │ cache: blobs/sha256/ab/<hex>
+//!                                         │        ▼ written watermark
+//!                                         └─▶ one thread: decode ─▶ rootfs::Merge ─▶ squashfs::Writer ─▶ SIF in place
+//!                                                  (diff_id checked)     (top-down)       (parallel)         │
+//!                                                                              hashed once ◀─ sif::Draft ◀───┘
+//!                                                                                   └─▶ store::publish | a file
+//! ```
+//!
+//! The image digest is the SHA-256 of the unsigned SIF. Its only inputs are the platform manifest's digest, the
+//! canonical repository and the [`Recipe`]: no clock, host, program version or thread count.
+
+mod convert;
+mod decode;
+mod error;
+mod fetch;
+mod progress;
+mod recipe;
+mod run;
+
+pub use error::Error;
+pub use fetch::Reuse;
+pub use progress::{BlobState, Phase, Progress, Snapshot};
+pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
+pub use run::{Built, Pulled, Settings, build, pull};
