@@ -1,21 +1,28 @@
-//! SIF, the Singularity Image Format: header, descriptors, data objects; and what an OCI config becomes in an image.
+//! SIF, the Singularity Image Format: a hardened reader, a canonical writer, and what an OCI image config becomes in an image.
+//!
+//! ```text
+//! 0        128          4096                    32176                              next multiple of 4096
+//! ├ header ┼ zeros ──── ┼ 48 descriptors × 585 ─┼ objects, one after the other ──┼ zeros ┼ partition (squashfs) ┤ padded to 4096
+//! ```
+//!
+//! The layout follows what Apptainer 1.4 writes (package `sif` of github.com/sylabs/sif, `pkg/sif/{sif,descriptor}.go`); every number
+//! is little endian. Deterministic: time and uuid are arguments, owners are 0, nothing of the host is written.
+//!
+//! - [`format`]: header, descriptor, data types, architectures: bytes ↔ values.
+//! - [`reader`]: [`Sif`], for files from anywhere.
+//! - [`writer`]: [`Draft`], the canonical form, the partition streamed in place.
+//! - [`image_config`]: OCI config JSON → what is added to the root file system and to the SIF.
+//! - [`process`]: what a launch runs: environment and argv, without a shell.
+//! - [`inspect`]: the metadata that `inspect` prints.
 
-use std::fs::File;
+pub mod format;
+mod gojson;
+pub mod image_config;
+pub mod inspect;
+pub mod process;
+pub mod reader;
+pub mod writer;
 
-// Reader (hardened; truncated or damaged files are refused with the reason):
-//   pub struct Sif; Sif::open(file: File) -> Result<Sif, Error>
-//   .header() -> &Header {arch, uuid, ctime, mtime, …}; .descriptors() -> &[Descriptor]
-//   .primary_partition() -> Result<Partition { offset: u64, size: u64, filesystem: Filesystem }, Error>
-//   .object(&Descriptor, limit: u64) -> Result<Vec<u8>, Error>; .file() -> &File
-//
-// Writer, canonical (SIF.md): objects before the partition are known first, the partition is streamed in place, the header goes last:
-//   pub struct Draft; Draft::new(arch: Arch, uuid: [u8;16], time: i64, objects: Vec<Object{datatype, name, bytes, extra}>) -> Draft
-//   .partition_offset() -> u64                      // multiple of 4096
-//   .finish(&self, file: &File, partition_len: u64) -> Result<u64 /* file length */, Error>   // writes header, descriptors and objects
-//
-// pub mod image_config: OCI config JSON → what the image holds
-//   pub struct ImageConfig (parsed subset: Env, Entrypoint, Cmd, WorkingDir, Labels, User, created, architecture, …)
-//   pub fn plan(config: &ImageConfig, source: &Source { canonical: "docker reference for `from:`" }, labels: &BTreeMap) -> Contents {
-//        files: Vec<ImageFile { path, mode, kind: Regular(bytes) | Symlink(target) | Directory }>,      // .singularity.d tree, /.exec …
-//        definition: Vec<u8>, inspect_json: Vec<u8>, oci_config_json: Vec<u8>, created: i64,
-//        missing_dirs / missing_files: the mount points to add where the image has none }
+pub use format::{Arch, DataType, Descriptor, Filesystem, Header};
+pub use reader::{Error, Partition, Sif};
+pub use writer::{Draft, Object};
