@@ -1,47 +1,25 @@
 //! Image references: the one grammar that the CLI, Slurm, the API and annotations share. Pure.
+//!
+//! ```text
+//!   docker://[registry/]repository[:tag][@sha256:hex]      an image in an OCI/Docker registry
+//!   oras://registry/repository[:tag][@sha256:hex]          a SIF in a registry
+//!   sif://namespace/name[@sha256:hex]                      an image in the store
+//!   oci:path[:selector]  oci-archive:path[:selector]  docker-archive:path[:selector]
+//!   docker-daemon:name:tag
+//!   /path  ./path  ../path  anything.sif                   a .sif file or a directory
+//!   namespace/name  name                                   a path if one exists, else in the store
+//! ```
+//!
+//! Each of them is printed by `Display` in a form that parses to the same value.
 
-use std::path::PathBuf;
+mod digest;
+mod error;
+mod image;
+mod parse;
+mod store;
 
-/// A content digest `algorithm:hex`. Only `sha256` with 64 lower-case hex digits is accepted.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    pub fn from_bytes(bytes: [u8; 32]) -> Self { Self(bytes) }
-    pub fn bytes(&self) -> &[u8; 32] { &self.0 }
-    /// 64 lower-case hex digits.
-    pub fn hex(&self) -> String { todo!() }
-}
-// also: Display ("sha256:<hex>"), Debug (same), FromStr, serde Serialize/Deserialize as the string.
-
-/// `registry/repository[:tag][@digest]`, normalised: Docker Hub short names are completed
-/// (`lolcow` → `docker.io/library/lolcow`), the tag defaults to `latest` when there is no digest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ImageRef {
-    /// Host[:port] as the user means it (`docker.io`, `127.0.0.1:5000`).
-    pub registry: String,
-    pub repository: String,
-    pub tag: Option<String>,
-    pub digest: Option<Digest>,
-}
-
-/// `sif://<namespace>/<name>[@digest]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StoreRef {
-    pub namespace: String,
-    pub name: String,
-    pub digest: Option<Digest>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
-    Docker(ImageRef),
-    Oras(ImageRef),
-    Store(StoreRef),
-    /// A path to a .sif file or a directory.
-    Path(PathBuf),
-    OciLayout { path: PathBuf, selector: Option<String> },
-    OciArchive { path: PathBuf, selector: Option<String> },
-    DockerArchive { path: PathBuf, selector: Option<String> },
-    DockerDaemon(String),
-}
+pub use digest::Digest;
+pub use error::ParseError;
+pub use image::ImageRef;
+pub use parse::{Context, Reference};
+pub use store::StoreRef;
