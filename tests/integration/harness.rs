@@ -1,0 +1,1 @@
+//! The harness itself: real parts come up, answer, and go away with what they started.

@@ -1,0 +1,67 @@
+//! The images that tests, demo and benchmarks use; made once, kept in the cache as OCI layouts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::image::{Compression, Format, Image};
+use crate::registry::Registry;
+use crate::run::run_within;
+use crate::tar::Tar;
+use crate::{binaries, config, need};
+
+/// Downloading and installing a small Debian on a busy machine.
+const MAKE: Duration = Duration::from_secs(1200);
+
+/// busybox with its links in two layers (gzip, zstd): shell, passwd, and a whiteout.
+pub fn tiny() -> Image {
+    let path = need::program("busybox");
+    let busybox = std::fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+    let applets = crate::run::sh("busybox", &["--list"]);
+    let mut base = ["bin", "dev", "etc", "proc", "root", "sys", "usr", "usr/bin"]
+        .iter()
+        .fold(Tar::new(), |tar, dir| tar.dir(dir, 0o755));
+    base = base.dir("tmp", 0o1777).file("bin/busybox", 0o755, busybox);
+    base = applets
+        .lines()
+        .filter(|applet| *applet != "busybox")
+        .fold(base, |tar, applet| {
+            tar.symlink(&format!("bin/{applet}"), "busybox")
+        });
+    let top = Tar::new()
+        .file(
+            "etc/passwd",
+            0o644,
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        )
+        .file("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n")
+        .whiteout("bin/reboot")
+        .whiteout("bin/poweroff");
+    Image::new()
+        .layer(base.finish(), Compression::Gzip)
+        .layer(top.finish(), Compression::Zstd)
+        .config("Cmd", json!(["/bin/sh"]))
+        .config("Env", json!(["PATH=/bin:/usr/bin", "TINY=yes"]))
+        .config("Labels", json!({"org.opencontainers.image.title": "tiny"}))
+}
+
+/// The OCI layout (image `image`) of a cow that says fortunes: real Debian packages in four layers, with whiteouts, an
+/// opaque folder, hard links across layers and a file capability. Needs root the first time.
+pub fn lolcow_layout() -> PathBuf {
+    // The script's version: a change of what it makes must not meet an old cache.
+    let dir = config::cache_dir().join("lolcow-1");
+    let script = binaries::source_root().join("tests/scripts/make-lolcow.sh");
+    run_within(MAKE, Command::new("bash").arg(script).arg(&dir)).ok();
+    dir
+}
+
+/// Pushes lolcow as `name`; gives the manifest's digest.
+pub fn push_lolcow(registry: &Registry, name: &str) -> String {
+    push_layout(registry, name, &lolcow_layout())
+}
+
+fn push_layout(registry: &Registry, name: &str, layout: &Path) -> String {
+    crate::image::copy(registry, name, layout, Format::Oci, false)
+}
