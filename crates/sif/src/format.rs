@@ -67,6 +67,7 @@ architectures! {
     Mips64le b"10\0" "mips64le";
     S390x b"11\0" "s390x";
     Riscv64 b"12\0" "riscv64";
+    Loong64 b"13\0" "loong64";
 }
 
 /// What a data object is.

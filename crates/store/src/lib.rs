@@ -1,12 +1,38 @@
 //! The store: artifacts on shared storage, correct on NFS and Lustre with neither flock nor trusted clocks nor fresh listings.
+//!
+//! Three kinds of writer meet here: the builder (artifacts, refs, recipes, blobs, claims), each node's agent (its own lease, nothing
+//! else) and the per-user cache of the CLI (a store or a [`Blobs`] of its own). What they rely on is `link(2)`, which never replaces a
+//! name, `rename(2)`, which replaces one at once, `fsync(2)` of files and directories, and that `open(2)` by name sees what was
+//! closed before (NFS close-to-open). Nothing relies on locks, on listings being complete, or on two machines' clocks agreeing.
+//!
+//! - [`layout`]: every path is made there. [`names`]: which names a path holds.
+//! - [`publish`]: an artifact appears whole or not at all. [`refs`]: what a name points at, with history and fencing.
+//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`]: the layer cache.
+//! - [`claims`]: "I am building this". [`leases`]: "this node uses these".
+//!
+//! What is later garbage collected is decided from these files alone: refs (with tombstones), leases (with counters), recipes.
 
-// pub mod layout: every path under the store root is made here and nowhere else
-// pub struct Store; Store::init(root) / Store::open(root) -> Result<Store, Error>     (checks <store>/siforge-store)
-// publish:  store.begin(recipe_or_hint) -> Pending { file: File, path }  ; store.publish(Pending, &Digest, len) -> Result<PathBuf>
-// recipes:  store.recipe(&key) -> Option<Digest>; store.record_recipe(&key, &Digest, …)
-// refs:     store.write_ref(ns, name, |current: Option<&Ref>| Ref{…}) ; store.read_ref(ns, name) -> Option<Ref>; store.remove_ref; store.history
-//           Ref { revision, digest, size, platform, generation (writer's lease generation), access: Access, provenance {reference, source_digest, recipe, builder_version, built_at}, .. }
-//           Access { namespaces: Same | All | List(Vec<String>), uids: Vec<u32>, gids: Vec<u32>, everyone: bool }; Access::allows(&Caller) -> bool (pure, fail-closed)
-// blobs:    store::Blobs (also used by the per-user cache): path(&Digest), open(&Digest) -> Option<File>, begin(&Digest) -> PendingBlob, commit
-// claims:   Claim::acquire(recipe…), raise, steal
-// leases:   Lease::open(store, node) ; add(digest) before open ; remove; counter raised by heartbeat
+pub mod access;
+pub mod blobs;
+pub mod claims;
+mod durable;
+mod error;
+pub mod layout;
+pub mod leases;
+pub mod names;
+pub mod publish;
+pub mod recipes;
+pub mod refs;
+mod store;
+pub mod writer;
+
+pub use access::{Access, Caller, Namespaces};
+pub use blobs::{Blobs, PendingBlob};
+pub use claims::{Acquired, Claim, Holder, Watch};
+pub use error::Error;
+pub use layout::Layout;
+pub use leases::{Lease, LeaseWriter};
+pub use publish::{Linked, Pending, Visibility};
+pub use recipes::RecipeRecord;
+pub use refs::{Provenance, Ref, RefContent, Written};
+pub use store::Store;

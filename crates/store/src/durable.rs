@@ -1,0 +1,283 @@
+//! Files that are there whole or not at all, and stay after a crash.
+//!
+//! ```text
+//! create:  temp in the same directory → write → fsync → link(temp, name) → fsync(directory) → unlink temp
+//! replace: temp in the same directory → write → fsync → rename(temp, name) → fsync(directory)
+//! ```
+
+use crate::Error;
+use crate::layout::TEMP_PREFIX;
+use crate::writer::{Liveness, Writer, start_time};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An unfinished file; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Temp {
+    pub(crate) file: File,
+    path: PathBuf,
+}
+
+impl Temp {
+    /// A new empty file, mode 0600, open for reading and writing.
+    pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(Writer::current().temp_name());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        Ok(Self { file, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets the mode and brings the bytes to the disk.
+    pub(crate) fn seal(&self, mode: u32) -> Result<(), Error> {
+        self.file
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(Error::io("set the mode of", &self.path))?;
+        self.file.sync_all().map_err(Error::io("fsync", &self.path))
+    }
+
+    /// Gives the file the name `target` unless that name is taken.
+    pub(crate) fn link(&self, target: &Path) -> Result<Link, Error> {
+        match std::fs::hard_link(&self.path, target) {
+            Ok(()) => {}
+            // A lost reply makes an NFS client send the call again, and the second answer is EEXIST: then the file has two names.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let links = self
+                    .file
+                    .metadata()
+                    .map_err(Error::io("stat", &self.path))?
+                    .nlink();
+                if !is_own_link(links, same_file(&self.path, target)) {
+                    return Ok(Link::Taken);
+                }
+            }
+            Err(error) => return Err(Error::io("link", target)(error)),
+        }
+        sync_parent(target)?;
+        Ok(Link::Made)
+    }
+
+    /// Gives the file the name `target`, replacing what had it.
+    pub(crate) fn rename(self, target: &Path) -> Result<(), Error> {
+        std::fs::rename(&self.path, target).map_err(Error::io("rename to", target))?;
+        sync_parent(target)
+        // Drop tries to unlink the temporary name, which is gone: harmless.
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        // Gone already after a rename; else what cannot be unlinked is found by its name later.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Made,
+    Taken,
+}
+
+/// After EEXIST: our own earlier call succeeded if our file has a second name and the target is that file.
+pub(crate) fn is_own_link(links: u64, same_file: bool) -> bool {
+    links >= 2 && same_file
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::symlink_metadata(a), std::fs::symlink_metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// Makes a directory and its parents; each new name is on the disk when this returns.
+pub(crate) fn make_dirs(path: &Path) -> Result<(), Error> {
+    match std::fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                make_dirs(parent)?;
+                make_dirs_last(path)
+            }
+            _ => Err(Error::io("make directory", path)(error)),
+        },
+        Err(error) => Err(Error::io("make directory", path)(error)),
+    }
+}
+
+fn make_dirs_last(path: &Path) -> Result<(), Error> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make directory", path)(error))
+        }
+        _ => sync_parent(path),
+    }
+}
+
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let dir = File::open(parent).map_err(Error::io("open directory", parent))?;
+    dir.sync_all().map_err(Error::io("fsync directory", parent))
+}
+
+/// Unlinks; a missing file is fine.
+pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("unlink", path)(error)),
+    }
+}
+
+/// Opens for reading; None if there is no such file.
+pub(crate) fn open_existing(path: &Path) -> Result<Option<File>, Error> {
+    retry_stale(|| File::open(path)).map_or_else(
+        |error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                Ok(None)
+            } else {
+                Err(Error::io("open", path)(error))
+            }
+        },
+        |file| Ok(Some(file)),
+    )
+}
+
+/// Reads a whole small file; None if there is none.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match retry_stale(read) {
+        Ok(bytes) if bytes.len() as u64 > limit => Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit,
+        }),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// On NFS a file replaced by rename on another node turns ESTALE under an open handle: open it by name again.
+fn retry_stale<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for pause in [0, 5, 20, 100] {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+                std::thread::sleep(Duration::from_millis(pause))
+            }
+            result => return result,
+        }
+    }
+    act()
+}
+
+/// Reads JSON with a `format` number; None if there is no file. Unknown fields are tolerated, newer formats refused.
+pub(crate) fn read_json<T: DeserializeOwned>(
+    path: &Path,
+    limit: u64,
+    format: u32,
+) -> Result<Option<T>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let Some(bytes) = read_small(path, limit)? else {
+        return Ok(None);
+    };
+    let damaged = |error: serde_json::Error| Error::Damaged {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if head.format > format {
+        return Err(Error::FileFormat {
+            path: path.to_owned(),
+            found: head.format,
+            known: format,
+        });
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+/// A sealed unfinished file that holds `value` as JSON.
+pub(crate) fn json_temp<T: Serialize>(dir: &Path, value: &T, mode: u32) -> Result<Temp, Error> {
+    let temp = Temp::create(dir)?;
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::io("encode", dir)(error.into()))?;
+    bytes.push(b'\n');
+    (&temp.file)
+        .write_all(&bytes)
+        .map_err(Error::io("write", temp.path()))?;
+    temp.seal(mode)?;
+    Ok(temp)
+}
+
+/// Removes unfinished files in `dir` whose writer is dead, as far as this process can tell; returns how many.
+pub(crate) fn sweep_dead(dir: &Path) -> Result<usize, Error> {
+    let observer = Writer::current();
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other.map_err(Error::io("list", dir))?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let name = entry.file_name();
+        let Some(writer) = name
+            .to_str()
+            .filter(|name| name.starts_with(TEMP_PREFIX))
+            .and_then(Writer::of_temp_name)
+        else {
+            continue;
+        };
+        if writer.liveness(&observer, start_time) == Liveness::Dead && remove(&entry.path())? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// The UTF-8 names in a directory, unfinished files left out; none if there is no such directory.
+pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        other => other.map_err(Error::io("list", dir))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("list", dir))?.file_name();
+        names.extend(
+            name.into_string()
+                .ok()
+                .filter(|name| !name.starts_with(TEMP_PREFIX)),
+        );
+    }
+    Ok(names)
+}
