@@ -1,61 +1,45 @@
-//! Reference → platform manifest → verified blobs, from OCI registries.
+//! Reference → platform manifest → verified blobs, from OCI and Docker registries.
+//!
+//! ```text
+//!   ImageRef ─ resolve ─▶ GET /v2/                       which authentication the registry wants
+//!                         GET the token's realm          anonymous, or with the credentials
+//!                         GET /v2/<repository>/manifests/<tag|digest>
+//!                               index? the platform's entry, at most 3 levels deep
+//!                         GET /v2/<repository>/blobs/<config>
+//!                         ▼
+//!                     Resolved { layers, config, … }      every byte of it hash-checked
+//!   Layer    ─ fetch ──▶ GET /v2/<repository>/blobs/<layer>   resumed by Range where it broke
+//!                         ▼
+//!                     Download: a file; plain threads read behind its written watermark and meet the end only
+//!                               when size and SHA-256 are those of the layer
+//! ```
+//!
+//! Protocol: OCI distribution spec 1.1; authentication: distribution's `docs/spec/auth/token.md`;
+//! formats: OCI image spec 1.1 and Docker's image manifest version 2, schema 2.
+//!
+//! What a registry sends is bounded (manifest, config, number of layers, redirects, error texts), and credentials go to
+//! the registry that the [`Client`] is for and to the token realm which that registry names, nowhere else.
 
-use siforge_reference::{Digest, ImageRef};
-use std::fs::File;
-use std::sync::Arc;
+mod answer;
+mod auth;
+mod challenge;
+mod client;
+mod download;
+mod error;
+mod manifest;
+mod media;
+mod operation;
+mod platform;
+mod retry;
+mod secret;
+mod tls;
+mod transport;
 
-/// A string that cannot be printed: Debug shows `***`, there is no Display.
-#[derive(Clone)]
-pub struct Secret(String);
-
-#[derive(Clone, Debug)]
-pub struct Credentials { pub username: String, pub password: Secret }
-
-#[derive(Clone, Debug, Default)]
-pub struct Tls { pub plain_http: bool, pub insecure_skip_verify: bool, /** PEM bundle, in addition to the system's roots */ pub ca_bundle: Option<Vec<u8>> }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform { pub os: String, pub architecture: String, pub variant: Option<String> }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Compression { None, Gzip, Zstd }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    pub digest: Digest,
-    /// Compressed bytes.
-    pub size: u64,
-    pub compression: Compression,
-    /// SHA-256 of the uncompressed tar (config.rootfs.diff_ids).
-    pub diff_id: Digest,
-}
-
-/// What a reference resolved to: everything but the layers' bytes.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    pub reference: ImageRef,
-    /// Digest of the platform's manifest (not of the index).
-    pub manifest_digest: Digest,
-    pub platform: Platform,
-    /// Bottom layer first, as in the manifest.
-    pub layers: Vec<Layer>,
-    pub config_digest: Digest,
-    /// The image config's bytes, hash-checked.
-    pub config: Vec<u8>,
-}
-
-pub struct Client { /* … */ }
-
-impl Client {
-    // pub fn new(credentials: Option<Credentials>, tls: Tls) -> Result<Client, Error>
-    // pub async fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<Resolved, Error>
-    // pub async fn fetch(&self, reference: &ImageRef, layer: &Layer, into: Arc<Download>) -> Result<(), Error>
-}
-
-/// A blob that is being written while plain threads read behind its watermark.
-pub struct Download { /* file: File, state: Mutex<…>, Condvar */ }
-impl Download {
-    // pub fn new(file: File, size: u64) -> Arc<Download>     (a complete cached blob: Download::complete(file, size))
-    // pub fn reader(self: &Arc<Self>) -> impl Read + Send + 'static   blocks until bytes are there; Err when the download failed
-    // pub fn written(&self) -> u64
-}
+pub use client::{Client, Layer, Resolved};
+pub use download::{Download, Reader};
+pub use error::{Error, Kind, Missing, Reaction};
+pub use media::Compression;
+pub use operation::Operation;
+pub use platform::Platform;
+pub use secret::{Credentials, Secret};
+pub use tls::Tls;

@@ -1,0 +1,50 @@
+//! What was being done: the first words of each error.
+
+use siforge_reference::{Digest, ImageRef};
+use std::fmt;
+
+/// A request to a registry, as the errors name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `pinging container registry HOST: Get "https://HOST/v2/"`
+    Ping { registry: String, url: String },
+    /// `getting a token for HOST/REPO from REALM`
+    Token { name: String, realm: String },
+    /// `reading manifest latest in HOST/REPO`
+    Manifest { selector: String, name: String },
+    /// `reading the tags of HOST/REPO`
+    Tags { name: String },
+    /// `reading config sha256:… of HOST/REPO`
+    Config { digest: Digest, name: String },
+    /// `reading blob sha256:… of HOST/REPO`
+    Blob { digest: Digest, name: String },
+}
+
+impl Operation {
+    pub(crate) fn manifest(reference: &ImageRef) -> Self {
+        Self::Manifest {
+            selector: reference.selector(),
+            name: name(reference),
+        }
+    }
+}
+
+/// `HOST/REPO`
+pub(crate) fn name(reference: &ImageRef) -> String {
+    format!("{}/{}", reference.registry, reference.repository)
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ping { registry, url } => {
+                write!(f, "pinging container registry {registry}: Get \"{url}\"")
+            }
+            Self::Token { name, realm } => write!(f, "getting a token for {name} from {realm}"),
+            Self::Manifest { selector, name } => write!(f, "reading manifest {selector} in {name}"),
+            Self::Tags { name } => write!(f, "reading the tags of {name}"),
+            Self::Config { digest, name } => write!(f, "reading config {digest} of {name}"),
+            Self::Blob { digest, name } => write!(f, "reading blob {digest} of {name}"),
+        }
+    }
+}
