@@ -1,5 +1,3 @@
-use std::io;
-
 use crate::tar;
 
 /// A layer that cannot be applied. Paths and targets are as they stand in the tar, made printable.
@@ -7,8 +5,6 @@ use crate::tar;
 pub enum Error {
     #[error(transparent)]
     Tar(#[from] tar::Error),
-    #[error("read the layer behind its tar archive's end: {0}")]
-    Trailing(#[source] io::Error),
     #[error("layers hold more than {limit} entries")]
     TooManyEntries { limit: u64 },
     #[error("files of the layers sum up to more than {limit} bytes (at {path})")]
