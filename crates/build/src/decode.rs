@@ -188,10 +188,14 @@ fn decode(
     out: &SyncSender<Message>,
     recycled: &Receiver<Vec<u8>>,
 ) -> Result<bool, Error> {
-    let broken = |source| Error::Decode {
-        layer: layer.digest.clone(),
-        compression: layer.compression.clone(),
-        source,
+    let broken = |source: io::Error| match source.downcast::<siforge_oci::Error>() {
+        // The blob never came: that it also does not decode says nothing.
+        Ok(download) => Error::Oci(download),
+        Err(source) => Error::Decode {
+            layer: layer.digest.clone(),
+            compression: layer.compression,
+            source,
+        },
     };
     let mut tar = decoder(blob, &layer.compression).map_err(broken)?;
     let mut sha = Sha256::new();
@@ -279,7 +283,13 @@ mod tests {
         }
     }
 
-    fn check(name: &str, blob: Vec<u8>, layer: Layer, budget: Arc<Budget>, want: Result<&[u8], &str>) {
+    fn check(
+        name: &str,
+        blob: Vec<u8>,
+        layer: Layer,
+        budget: Arc<Budget>,
+        want: Result<&[u8], &str>,
+    ) {
         let mut tar = Tar::start(io::Cursor::new(blob), &layer, budget).unwrap();
         let mut got = vec![];
         let read = tar.read_to_end(&mut got);
@@ -303,7 +313,9 @@ mod tests {
 
     #[test]
     fn blobs_decode_to_their_tar_or_say_why_not() {
-        let text: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n % 251).to_le_bytes()).collect();
+        let text: Vec<u8> = (0..3_000_000_u32)
+            .flat_map(|n| (n % 251).to_le_bytes())
+            .collect();
         let zeros = vec![0_u8; 400 << 20];
         let plain = |bytes: &[u8]| layer(bytes, Compression::None, bytes);
         let two_members = [gzip(&text[..1000]), gzip(&text[1000..])].concat();
@@ -315,21 +327,72 @@ mod tests {
         check("plain", text.clone(), plain(&text), ample(), Ok(&text));
         check("empty", vec![], plain(&[]), ample(), Ok(&[]));
         let gz = layer(&two_members, Compression::Gzip, &text);
-        check("gzip of two members", two_members.clone(), gz.clone(), ample(), Ok(&text));
+        check(
+            "gzip of two members",
+            two_members.clone(),
+            gz.clone(),
+            ample(),
+            Ok(&text),
+        );
         let zst = layer(&two_frames, Compression::Zstd, &text);
-        check("zstd of two frames", two_frames.clone(), zst.clone(), ample(), Ok(&text));
+        check(
+            "zstd of two frames",
+            two_frames.clone(),
+            zst.clone(),
+            ample(),
+            Ok(&text),
+        );
         let cut = two_members[..two_members.len() - 9].to_vec();
-        check("truncated gzip", cut, gz.clone(), ample(), Err("decoding layer sha256:"));
+        check(
+            "truncated gzip",
+            cut,
+            gz.clone(),
+            ample(),
+            Err("decoding layer sha256:"),
+        );
         let cut = two_frames[..two_frames.len() - 9].to_vec();
-        check("truncated zstd", cut, zst, ample(), Err("decoding layer sha256:"));
-        check("not gzip", text.clone(), gz.clone(), ample(), Err("decoding layer sha256:"));
-        let other = Layer { diff_id: sha(b"other"), ..gz };
-        check("another diff_id", two_members, other, ample(), Err("diff_id"));
+        check(
+            "truncated zstd",
+            cut,
+            zst,
+            ample(),
+            Err("decoding layer sha256:"),
+        );
+        check(
+            "not gzip",
+            text.clone(),
+            gz.clone(),
+            ample(),
+            Err("decoding layer sha256:"),
+        );
+        let other = Layer {
+            diff_id: sha(b"other"),
+            ..gz
+        };
+        check(
+            "another diff_id",
+            two_members,
+            other,
+            ample(),
+            Err("diff_id"),
+        );
         let bomb = gzip(&zeros);
         let bomb_layer = layer(&bomb, Compression::Gzip, &zeros);
-        check("a bomb", bomb.clone(), bomb_layer.clone(), ample(), Err("250 times"));
+        check(
+            "a bomb",
+            bomb.clone(),
+            bomb_layer.clone(),
+            ample(),
+            Err("250 times"),
+        );
         let small = Budget::new(1 << 20, 100_000);
-        check("over the limit", bomb.clone(), bomb_layer.clone(), small, Err("1048576"));
+        check(
+            "over the limit",
+            bomb.clone(),
+            bomb_layer.clone(),
+            small,
+            Err("1048576"),
+        );
         let cancelled = ample();
         cancelled.cancel();
         check("cancelled", bomb, bomb_layer, cancelled, Err("cancelled"));

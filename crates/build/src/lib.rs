@@ -17,12 +17,12 @@ mod convert;
 mod decode;
 mod error;
 mod fetch;
+mod output;
 mod progress;
 mod recipe;
 mod run;
 
 pub use error::Error;
-pub use fetch::Reuse;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
-pub use run::{Built, Pulled, Settings, build, pull};
+pub use run::{Built, Destination, Pulled, Settings, build, pull};

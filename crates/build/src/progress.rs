@@ -116,8 +116,22 @@ impl Progress {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_total(&self, bytes: u64) {
-        self.bytes_total.store(bytes, Ordering::Relaxed);
+    /// The blobs are known: digest, compressed bytes, and the download unless the blob came from the cache.
+    pub(crate) fn begin(
+        &self,
+        total: u64,
+        blobs: impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)>,
+    ) {
+        *self.blobs.lock().unwrap_or_else(PoisonError::into_inner) = blobs
+            .map(|(digest, total, download)| Blob {
+                digest,
+                total,
+                download,
+            })
+            .collect();
+        self.bytes_total.store(total, Ordering::Relaxed);
+        self.restart();
+        self.enter(Phase::Converting);
     }
 
     /// The converter starts (again): nothing is read yet.
@@ -127,17 +141,6 @@ impl Progress {
 
     pub(crate) fn add_done(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_blob(&self, digest: Digest, total: u64, download: Option<Arc<Download>>) {
-        self.blobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Blob {
-                digest,
-                total,
-                download,
-            });
     }
 }
 

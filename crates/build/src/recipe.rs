@@ -98,18 +98,34 @@ mod tests {
         let manifest = |n: u8| Digest::from_bytes([n; 32]);
         let base = Recipe::default();
         let mut seen = std::collections::HashSet::new();
-        let mut check = |name: &str, key: Digest| assert!(seen.insert(key), "{name} does not change the key");
+        let mut check =
+            |name: &str, key: Digest| assert!(seen.insert(key), "{name} does not change the key");
         check("base", base.key(&manifest(1), "lab/cow"));
         check("manifest", base.key(&manifest(2), "lab/cow"));
         check("repository", base.key(&manifest(1), "lab/owl"));
-        let level = Recipe { codec: Codec::Zstd { level: 4 }, ..base.clone() };
+        let level = Recipe {
+            codec: Codec::Zstd { level: 4 },
+            ..base.clone()
+        };
         check("level", level.key(&manifest(1), "lab/cow"));
-        let codec = Recipe { codec: Codec::Gzip { level: 3 }, ..base.clone() };
+        let codec = Recipe {
+            codec: Codec::Gzip { level: 3 },
+            ..base.clone()
+        };
         check("codec", codec.key(&manifest(1), "lab/cow"));
-        let block = Recipe { block_size: 128 * 1024, ..base.clone() };
+        let block = Recipe {
+            block_size: 128 * 1024,
+            ..base.clone()
+        };
         check("block size", block.key(&manifest(1), "lab/cow"));
-        let labels = Recipe { labels: [("a".into(), "b".into())].into(), ..base.clone() };
+        let labels = Recipe {
+            labels: [("a".into(), "b".into())].into(),
+            ..base.clone()
+        };
         check("labels", labels.key(&manifest(1), "lab/cow"));
-        assert_eq!(base.key(&manifest(1), "lab/cow"), base.clone().key(&manifest(1), "lab/cow"));
+        assert_eq!(
+            base.key(&manifest(1), "lab/cow"),
+            base.clone().key(&manifest(1), "lab/cow")
+        );
     }
 }

@@ -1,21 +1,42 @@
 //! One build from end to end: into a store, or into a file.
 
-use crate::{Error, Limits, Progress, Recipe, Reuse};
+use crate::convert::{self, Converted, Inputs, file_error};
+use crate::decode::Budget;
+use crate::fetch::{Cache, Fetch, Reuse};
+use crate::output::Output;
+use crate::progress::{Phase, Progress};
+use crate::{Error, Limits, Recipe};
 use siforge_oci::{Client, Resolved};
 use siforge_reference::Digest;
-use siforge_store::{Blobs, Store};
+use siforge_store::{Blobs, RecipeRecord, Store, Visibility};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How to build; nothing here changes a byte of the result.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Compression threads.
     pub threads: usize,
     /// Bytes of data in flight and codec state of the squashfs writer.
     pub memory: usize,
     /// Blobs fetched at once.
     pub parallel_blobs: usize,
     pub limits: Limits,
+}
+
+impl Settings {
+    /// For a machine with this many processors.
+    pub fn for_processors(processors: usize) -> Self {
+        let threads = processors.clamp(1, 64);
+        Self {
+            threads,
+            // Blocks of 256 KiB: raw, compressed and queued ones of each thread fit into 16 MiB with room to spare.
+            memory: (threads * (16 << 20)).clamp(48 << 20, 192 << 20),
+            parallel_blobs: 4,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// What [`build`] published.
@@ -25,6 +46,7 @@ pub struct Built {
     pub digest: Digest,
     /// Bytes of the SIF.
     pub size: u64,
+    /// The artifact in the store.
     pub path: PathBuf,
     pub recipe_key: Digest,
     /// The store had it already: nothing was built.
@@ -36,14 +58,29 @@ pub struct Built {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
     pub digest: Digest,
+    /// Bytes of the SIF.
     pub size: u64,
     pub warnings: Vec<String>,
 }
 
-/// Builds `resolved` into the store and publishes the artifact (mode 0640 until a ref makes it public).
+/// Where [`pull`] writes and what it may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// The SIF file.
+    pub path: &'a Path,
+    /// Replace an existing file.
+    pub force: bool,
+    /// Layer cache of this user.
+    pub cache: &'a Blobs,
+    /// Keep fetched blobs in the cache, and use what it has.
+    pub use_cache: bool,
+}
+
+/// Builds `resolved` into the store and publishes the artifact, readable by the agents alone until a ref makes it public.
 ///
-/// One build per recipe: a claim makes other builders of the same store wait. Dropping the future stops the build;
-/// nothing half-written is ever visible.
+/// The caller has resolved the image with the credentials of whoever asks: that answer is what allows a recorded result to
+/// be reused. Dropping the future stops the build; nothing half-written is ever visible. Whoever writes a ref to the result
+/// opens the artifact again afterwards, as gc may run at any time.
 pub async fn build(
     store: &Store,
     client: &Client,
@@ -52,19 +89,229 @@ pub async fn build(
     settings: &Settings,
     progress: Arc<Progress>,
 ) -> Result<Built, Error> {
-    todo!()
+    let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
+    if let Some(record) = store.recipe(&key)? {
+        progress.enter(Phase::Done);
+        return Ok(built(
+            store,
+            key,
+            record.digest,
+            record.size,
+            true,
+            Vec::new(),
+        ));
+    }
+    let pending = store.begin()?;
+    let file = pending
+        .file()
+        .try_clone()
+        .map_err(|source| file_error("duplicate the descriptor of", pending.path(), source))?;
+    let target = Target {
+        file,
+        path: pending.path().to_owned(),
+    };
+    let cache = Cache {
+        blobs: &store.blobs()?,
+        reuse: Reuse::Vouched,
+    };
+    let made = assemble(
+        client, resolved, recipe, &key, settings, cache, &target, &progress,
+    )
+    .await?;
+
+    progress.enter(Phase::Publishing);
+    let store = store.clone();
+    let done = progress.clone();
+    // fsync of some GB takes its time: not on a thread of the runtime.
+    blocking(move || {
+        let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
+        let record = store.record_recipe(RecipeRecord::new(
+            key.clone(),
+            made.digest.clone(),
+            made.size,
+        ))?;
+        linked.settle()?;
+        done.enter(Phase::Done);
+        Ok(built(
+            &store,
+            key,
+            record.digest,
+            record.size,
+            false,
+            made.warnings,
+        ))
+    })
+    .await
 }
 
-/// Converts `resolved` into the file `out` (which must not exist unless `force`), with `cache` for the blobs.
+fn built(
+    store: &Store,
+    recipe_key: Digest,
+    digest: Digest,
+    size: u64,
+    reused: bool,
+    warnings: Vec<String>,
+) -> Built {
+    Built {
+        path: store.layout().artifact(&digest),
+        digest,
+        size,
+        recipe_key,
+        reused,
+        warnings,
+    }
+}
+
+/// Converts `resolved` into a SIF file of mode 0755 less the umask.
+///
+/// The file appears complete or not at all, also after a kill -9.
 pub async fn pull(
     client: &Client,
     resolved: &Resolved,
     recipe: &Recipe,
     settings: &Settings,
-    cache: &Blobs,
-    out: &Path,
-    force: bool,
+    destination: Destination<'_>,
     progress: Arc<Progress>,
 ) -> Result<Pulled, Error> {
-    todo!()
+    let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
+    let output = Output::create(destination.path, destination.force)?;
+    let target = Target {
+        file: output.file()?,
+        path: destination.path.to_owned(),
+    };
+    let cache = Cache {
+        blobs: destination.cache,
+        reuse: if destination.use_cache {
+            Reuse::Own
+        } else {
+            Reuse::Never
+        },
+    };
+    let made = assemble(
+        client, resolved, recipe, &key, settings, cache, &target, &progress,
+    )
+    .await?;
+    progress.enter(Phase::Publishing);
+    let done = progress.clone();
+    blocking(move || {
+        output.publish()?;
+        done.enter(Phase::Done);
+        Ok(())
+    })
+    .await?;
+    Ok(Pulled {
+        digest: made.digest,
+        size: made.size,
+        warnings: made.warnings,
+    })
+}
+
+struct Target {
+    file: File,
+    /// For messages.
+    path: PathBuf,
+}
+
+/// Fetches and converts at the same time; a damaged blob of the cache is dropped and fetched anew, once.
+#[allow(clippy::too_many_arguments)]
+async fn assemble(
+    client: &Client,
+    resolved: &Resolved,
+    recipe: &Recipe,
+    recipe_key: &Digest,
+    settings: &Settings,
+    cache: Cache<'_>,
+    target: &Target,
+    progress: &Arc<Progress>,
+) -> Result<Converted, Error> {
+    if resolved.layers.is_empty() {
+        return Err(Error::NoLayers {
+            image: resolved.reference.to_string(),
+        });
+    }
+    let mut damaged = Vec::new();
+    loop {
+        let fetch = Fetch::prepare(client, resolved, cache, settings.parallel_blobs).await?;
+        progress.begin(fetch.total(), fetch.blobs());
+        let cached = fetch.cached();
+        let inputs = Inputs {
+            resolved: resolved.clone(),
+            recipe: recipe.clone(),
+            recipe_key: recipe_key.clone(),
+            threads: settings.threads,
+            memory: settings.memory,
+            limits: settings.limits,
+            downloads: fetch.downloads(),
+            budget: Budget::new(settings.limits.uncompressed_bytes, settings.limits.ratio),
+            progress: progress.clone(),
+        };
+        let fetching = fetch.run(client, resolved, cache, settings.parallel_blobs);
+        let result = fetch_and_convert(fetching, inputs, target).await;
+        match result {
+            // Its bytes were right when they were cached: the disk or someone changed them. Once per blob.
+            Err(error) => match error.damaged_layer() {
+                Some(layer) if cached.contains(layer) && !damaged.contains(layer) => {
+                    cache.blobs.remove(layer)?;
+                    damaged.push(layer.clone());
+                }
+                _ => return Err(error),
+            },
+            made => return made,
+        }
+    }
+}
+
+/// The conversion reads behind the downloads' watermarks, so both end at nearly the same time.
+async fn fetch_and_convert(
+    fetching: impl Future<Output = Result<(), Error>>,
+    inputs: Inputs,
+    target: &Target,
+) -> Result<Converted, Error> {
+    let _cancel = CancelOnDrop(inputs.budget.clone());
+    let file = target
+        .file
+        .try_clone()
+        .map_err(|source| file_error("duplicate the descriptor of", &target.path, source))?;
+    let path = target.path.clone();
+    let converting = blocking(move || convert::convert(&inputs, &file, &path));
+    tokio::pin!(fetching, converting);
+    tokio::select! {
+        fetched = &mut fetching => {
+            fetched?;
+            converting.await
+        }
+        converted = &mut converting => {
+            let made = converted?;
+            fetching.await?;
+            Ok(made)
+        }
+    }
+}
+
+/// Ends the conversion's threads when nobody waits for them any more.
+struct CancelOnDrop(Arc<Budget>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Runs what blocks away from the runtime's threads; a panic becomes an error.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => Err(Error::Panicked(panic_text(error.into_panic()))),
+        Err(_) => Err(Error::Cancelled),
+    }
+}
+
+fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
 }

@@ -20,6 +20,7 @@ mod error;
 pub mod layout;
 pub mod leases;
 pub mod names;
+mod origins;
 pub mod publish;
 pub mod recipes;
 pub mod refs;

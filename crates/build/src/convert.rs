@@ -1,0 +1,250 @@
+//! Blobs → SIF, in one file, in one pass (a second one when the first guessed a file's visibility wrong).
+
+use crate::decode::{Budget, Tar};
+use crate::progress::{Phase, Progress};
+use crate::recipe::Codec;
+use crate::{Error, Limits, Recipe};
+use sha2::{Digest as _, Sha256};
+use siforge_oci::{Download, Resolved};
+use siforge_reference::Digest;
+use siforge_rootfs::{
+    ApplyError, Ensure, Entry, EntryKind, Merge, Meta, Outcome, Tree, Visibility,
+};
+use siforge_sif::image_config::{self, Contents, FileKind, ImageConfig, ImageFile};
+use siforge_sif::{Arch, Draft};
+use siforge_squashfs::write::{Options, Writer};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// One read of the finished file: large enough to be cheap, small beside the memory bound.
+const HASH_BUFFER: usize = 1 << 20;
+
+/// Everything that a conversion reads. Owned, since it runs on a thread of its own.
+pub(crate) struct Inputs {
+    pub(crate) resolved: Resolved,
+    pub(crate) recipe: Recipe,
+    pub(crate) recipe_key: Digest,
+    pub(crate) threads: usize,
+    pub(crate) memory: usize,
+    pub(crate) limits: Limits,
+    /// One for each layer, topmost first.
+    pub(crate) downloads: Vec<Arc<Download>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// A complete SIF.
+#[derive(Debug)]
+pub(crate) struct Converted {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Writes the SIF into `out`, an empty file at `path` (for messages). On an error the file holds no SIF header.
+pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Converted, Error> {
+    let image = inputs.resolved.reference.to_string();
+    let config_error = |source| Error::Config {
+        image: image.clone(),
+        source,
+    };
+    let config = ImageConfig::parse(&inputs.resolved.config).map_err(config_error)?;
+    let source = image_config::Source {
+        bootstrap: "docker".into(),
+        from: format!(
+            "{}@{}",
+            inputs.resolved.reference.canonical(),
+            inputs.resolved.manifest_digest
+        ),
+        time: None,
+    };
+    let contents =
+        image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;
+    let architecture = &inputs.resolved.platform.architecture;
+    let draft = Draft::new(
+        Arch::from_go(architecture).unwrap_or(Arch::Unknown),
+        siforge_sif::writer::uuid_from(inputs.recipe_key.bytes()),
+        contents.created,
+        contents.objects(),
+    )?;
+
+    let mut known = Visibility::default();
+    let (writer, tree, mut warnings) = loop {
+        match pass(
+            inputs,
+            &contents,
+            out,
+            path,
+            draft.partition_offset(),
+            known,
+        )? {
+            Pass::Done(writer, tree, warnings) => break (writer, tree, warnings),
+            Pass::Again(visibility) => known = visibility,
+        }
+        inputs.budget.refill();
+        inputs.progress.restart();
+    };
+    let finished = writer.finish(&tree)?;
+    warnings.extend(finished.warnings);
+    let size = draft.finish(out, finished.bytes)?;
+
+    inputs.progress.enter(Phase::Hashing);
+    let digest =
+        hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
+    Ok(Converted {
+        digest,
+        size,
+        warnings,
+    })
+}
+
+enum Pass {
+    Done(Writer, Tree, Vec<String>),
+    Again(Visibility),
+}
+
+fn pass(
+    inputs: &Inputs,
+    contents: &Contents,
+    out: &File,
+    path: &Path,
+    offset: u64,
+    known: Visibility,
+) -> Result<Pass, Error> {
+    let options = Options {
+        codec: match inputs.recipe.codec {
+            Codec::Zstd { level } => siforge_squashfs::write::Codec::Zstd { level },
+            Codec::Gzip { level } => siforge_squashfs::write::Codec::Gzip { level },
+        },
+        block_size: inputs.recipe.block_size,
+        threads: inputs.threads,
+        memory: inputs.memory,
+        // The superblock holds 1970–2106.
+        mtime: contents.created.clamp(0, i64::from(u32::MAX)) as u32,
+    };
+    let file = out
+        .try_clone()
+        .map_err(|source| file_error("duplicate the descriptor of", path, source))?;
+    let mut writer = Writer::new(file, offset, options)?;
+    let limits = siforge_rootfs::Limits {
+        entries: inputs.limits.files,
+        apparent_bytes: inputs.limits.uncompressed_bytes,
+        tar_bytes: inputs.limits.uncompressed_bytes,
+        ..siforge_rootfs::Limits::default()
+    };
+    let mut merge = Merge::new(limits, known);
+
+    let entries: Vec<Entry<'_>> = contents
+        .files
+        .iter()
+        .map(|file| entry(file, contents.created))
+        .collect();
+    merge
+        .apply_entries(&entries, &mut writer)
+        .map_err(|error| apply_error(None, error))?;
+    for (layer, download) in inputs.resolved.layers.iter().rev().zip(&inputs.downloads) {
+        let blob = Counted {
+            inner: download.reader(),
+            progress: inputs.progress.clone(),
+        };
+        let mut tar = Tar::start(blob, layer, inputs.budget.clone())?;
+        if let Err(error) = merge.apply_tar(&mut tar, &mut writer) {
+            // The decoder knows better why its tar ended early.
+            return Err(tar
+                .failure()
+                .unwrap_or_else(|| apply_error(Some(&layer.digest), error)));
+        }
+        tar.finish()?;
+    }
+    for dir in &contents.missing_dirs {
+        merge.ensure(dir.path.as_bytes(), Ensure::Directory, contents.created);
+    }
+    for file in &contents.missing_files {
+        merge.ensure(file.path.as_bytes(), Ensure::File, contents.created);
+    }
+    Ok(
+        match merge
+            .finish(contents.created)
+            .map_err(|error| apply_error(None, ApplyError::Layer(error)))?
+        {
+            Outcome::Done { tree, warnings } => Pass::Done(
+                writer,
+                tree,
+                warnings.iter().map(ToString::to_string).collect(),
+            ),
+            Outcome::Restart(visibility) => Pass::Again(visibility),
+        },
+    )
+}
+
+fn entry(file: &ImageFile, mtime: i64) -> Entry<'_> {
+    Entry {
+        path: file.path.as_bytes(),
+        meta: Meta {
+            mode: file.mode,
+            uid: 0,
+            gid: 0,
+            mtime,
+            xattrs: Vec::new(),
+        },
+        kind: match &file.kind {
+            FileKind::Directory => EntryKind::Directory,
+            FileKind::Regular(data) => EntryKind::File { data },
+            FileKind::Symlink(target) => EntryKind::Symlink {
+                target: target.as_bytes(),
+            },
+        },
+    }
+}
+
+fn apply_error(layer: Option<&Digest>, error: ApplyError<siforge_squashfs::write::Error>) -> Error {
+    match error {
+        ApplyError::Layer(source) => Error::Layer {
+            layer: layer.cloned(),
+            source,
+        },
+        ApplyError::Contents(error) => error.into(),
+    }
+}
+
+pub(crate) fn file_error(operation: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::File {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// SHA-256 of the first `size` bytes.
+fn hash(file: &File, size: u64, budget: &Budget) -> io::Result<Result<Digest, Error>> {
+    let mut sha = Sha256::new();
+    let mut buffer = vec![0; HASH_BUFFER];
+    let mut at = 0;
+    while at < size {
+        if budget.is_cancelled() {
+            return Ok(Err(Error::Cancelled));
+        }
+        let want = usize::try_from(size - at).map_or(HASH_BUFFER, |left| left.min(HASH_BUFFER));
+        file.read_exact_at(&mut buffer[..want], at)?;
+        sha.update(&buffer[..want]);
+        at += want as u64;
+    }
+    Ok(Ok(Digest::from_bytes(sha.finalize().into())))
+}
+
+/// Tells the progress how much of the blobs is read.
+struct Counted<R> {
+    inner: R,
+    progress: Arc<Progress>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.progress.add_done(n as u64);
+        Ok(n)
+    }
+}

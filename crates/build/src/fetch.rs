@@ -1,0 +1,197 @@
+//! Layer blobs into the cache, several at once, topmost first.
+//!
+//! A blob that the cache has is not fetched again ("skip repeat blob"). Whether it may be *used* is another question: on a
+//! site's store, where blobs of private images lie side by side, it may be only when it once came from this very registry
+//! and the registry gives it to this build's credentials now ([`Reuse::Vouched`]); otherwise the bytes are fetched again.
+
+use crate::Error;
+use crate::convert::file_error;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use siforge_oci::{Client, Download, Layer, Operation, Resolved};
+use siforge_reference::Digest;
+use siforge_store::{Blobs, PendingBlob};
+use std::sync::Arc;
+
+/// Whose blobs the cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// The cache is neither read nor filled.
+    Never,
+    /// One user's: what is there may be used.
+    Own,
+    /// Many users': the registry must vouch for each blob with the credentials of this build.
+    Vouched,
+}
+
+/// A layer cache and what it may be used for.
+#[derive(Clone, Copy)]
+pub(crate) struct Cache<'a> {
+    pub(crate) blobs: &'a Blobs,
+    pub(crate) reuse: Reuse,
+}
+
+/// A layer's bytes: there, or about to be.
+struct Blob {
+    layer: Layer,
+    download: Arc<Download>,
+    /// None: from the cache.
+    pending: Option<PendingBlob>,
+}
+
+/// The blobs of one build.
+pub(crate) struct Fetch {
+    /// Topmost layer first.
+    blobs: Vec<Blob>,
+}
+
+impl Fetch {
+    /// Looks into the cache and prepares files for what is missing; nothing is fetched yet.
+    pub(crate) async fn prepare(
+        client: &Client,
+        resolved: &Resolved,
+        cache: Cache<'_>,
+        parallel: usize,
+    ) -> Result<Self, Error> {
+        let registry = &resolved.reference.registry;
+        let usable = |layer: Layer| async move {
+            let usable = match cache.reuse {
+                Reuse::Never => false,
+                Reuse::Own => true,
+                Reuse::Vouched => cache.blobs.came_from(&layer.digest, registry)?,
+            };
+            Ok::<_, Error>((layer, usable))
+        };
+        let layers: Vec<(Layer, bool)> = stream::iter(resolved.layers.iter().rev().cloned())
+            .map(usable)
+            .buffered(parallel)
+            .try_collect()
+            .await?;
+        let mut blobs: Vec<Blob> = Vec::with_capacity(layers.len());
+        for (layer, usable) in layers {
+            let same = blobs.iter().find(|blob| blob.layer.digest == layer.digest);
+            if let Some(twin) = same.map(|blob| blob.download.clone()) {
+                // The same layer twice in one image: fetched once, read twice.
+                blobs.push(Blob {
+                    layer,
+                    download: twin,
+                    pending: None,
+                });
+                continue;
+            }
+            let cached = if usable {
+                cache.blobs.open(&layer.digest)?
+            } else {
+                None
+            };
+            blobs.push(match cached {
+                Some(file) => Blob {
+                    download: Download::complete(file, layer.size),
+                    layer,
+                    pending: None,
+                },
+                None => {
+                    let pending = cache.blobs.begin(&layer.digest)?;
+                    let file = pending.file().try_clone().map_err(|source| {
+                        file_error("duplicate the descriptor of", pending.path(), source)
+                    })?;
+                    Blob {
+                        download: Download::new(file, layer.size),
+                        layer,
+                        pending: Some(pending),
+                    }
+                }
+            });
+        }
+        Ok(Self { blobs })
+    }
+
+    /// Compressed bytes of all layers.
+    pub(crate) fn total(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.layer.size).sum()
+    }
+
+    /// Topmost layer first.
+    pub(crate) fn downloads(&self) -> Vec<Arc<Download>> {
+        self.blobs
+            .iter()
+            .map(|blob| blob.download.clone())
+            .collect()
+    }
+
+    /// Digests of what came from the cache.
+    pub(crate) fn cached(&self) -> Vec<Digest> {
+        self.blobs
+            .iter()
+            .filter(|blob| blob.pending.is_none())
+            .map(|blob| blob.layer.digest.clone())
+            .collect()
+    }
+
+    /// For a progress display: digest, compressed bytes, and the download unless the blob is there.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)> {
+        self.blobs.iter().map(|blob| {
+            let download = blob.pending.as_ref().map(|_| blob.download.clone());
+            (blob.layer.digest.clone(), blob.layer.size, download)
+        })
+    }
+
+    /// Fetches what is missing and gives each complete blob its name in the cache. Dropping the future, or an
+    /// error, gives the other downloads up, so that no reader waits for them.
+    pub(crate) async fn run(
+        self,
+        client: &Client,
+        resolved: &Resolved,
+        cache: Cache<'_>,
+        parallel: usize,
+    ) -> Result<(), Error> {
+        let _abandon = Abandon {
+            downloads: self
+                .blobs
+                .iter()
+                .map(|blob| (blob.layer.digest.clone(), blob.download.clone()))
+                .collect(),
+            image: resolved.reference.familiar(),
+        };
+        let missing = self.blobs.into_iter().filter_map(|blob| {
+            let Blob {
+                layer,
+                download,
+                pending,
+            } = blob;
+            pending.map(|pending| (layer, download, pending))
+        });
+        stream::iter(missing)
+            .map(Ok)
+            .try_for_each_concurrent(parallel, |(layer, download, pending)| async move {
+                client.fetch(&resolved.reference, &layer, download).await?;
+                if cache.reuse != Reuse::Never {
+                    pending.commit()?;
+                    cache
+                        .blobs
+                        .note_origin(&layer.digest, &resolved.reference.registry)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Wakes the readers of downloads that nobody will finish; harmless for finished ones.
+struct Abandon {
+    downloads: Vec<(Digest, Arc<Download>)>,
+    image: String,
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        for (digest, download) in self.downloads.drain(..) {
+            download.fail(siforge_oci::Error::Interrupted {
+                operation: Operation::Blob {
+                    digest,
+                    name: self.image.clone(),
+                },
+                written: download.written(),
+            });
+        }
+    }
+}
