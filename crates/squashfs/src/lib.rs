@@ -1,4 +1,4 @@
-//! Squashfs 4.0 images: a streaming, parallel, deterministic writer (feature `write`) and a hardened reader (feature `read`).
+//! Squashfs 4.0 images: a streaming, parallel, deterministic writer (feature `write`). [`format`] draws what is on disk.
 
 pub mod format;
 #[cfg(feature = "write")]

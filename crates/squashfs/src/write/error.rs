@@ -55,10 +55,6 @@ pub enum Error {
         expected: u64,
         found: u64,
     },
-    #[error(
-        "{path}: the file is too large for squashfs with blocks of {block_size} bytes; use larger blocks"
-    )]
-    FileTooLarge { path: String, block_size: u32 },
     #[error("{path}: the name has {len} bytes, squashfs holds at most 255")]
     NameTooLong { path: String, len: usize },
     #[error(
@@ -99,4 +95,6 @@ pub enum Error {
     DirectoryTooLarge { path: String },
     #[error("the image has more than 2^32 {what}")]
     TooMany { what: &'static str },
+    #[error("the table of {what} takes {bytes} bytes, squashfs can refer to 4 GiB of it")]
+    TableTooLarge { what: &'static str, bytes: usize },
 }

@@ -1,0 +1,104 @@
+//! Directory listings.
+
+use std::num::NonZeroU16;
+
+use crate::format::{
+    DirectoryEntry, DirectoryHeader, DirectoryIndex, HEADER_ENTRIES_MAX, InodeType, LISTING_EXTRA,
+    METADATA_SIZE, MetaRef,
+};
+use crate::write::Error;
+use crate::write::metadata::{MetadataCompressor, Table};
+
+/// A name and what it shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) inode: MetaRef,
+    pub(super) number: u32,
+    pub(super) kind: InodeType,
+}
+
+/// A listing that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub(super) start: MetaRef,
+    /// With [`LISTING_EXTRA`].
+    pub(super) size: u32,
+    pub(super) index: Vec<DirectoryIndex>,
+}
+
+/// Entries under one header: same metadata block of inodes, numbers within an i16 of the first one's.
+fn run_length(entries: &[Named<'_>]) -> usize {
+    let Some(first) = entries.first() else {
+        return 0;
+    };
+    let mut bytes = DirectoryHeader::SIZE;
+    let fits = |entry: &&Named<'_>| {
+        bytes += DirectoryEntry::SIZE + entry.name.len();
+        entry.inode.block() == first.inode.block()
+            && distance(first, entry).is_some()
+            // So that a header, and with it an index entry, can stand in each metadata block.
+            && bytes <= METADATA_SIZE
+    };
+    entries
+        .iter()
+        .take(HEADER_ENTRIES_MAX)
+        .take_while(fits)
+        .count()
+}
+
+fn distance(first: &Named<'_>, entry: &Named<'_>) -> Option<i16> {
+    i16::try_from(i64::from(entry.number) - i64::from(first.number)).ok()
+}
+
+/// Appends a listing; None when it is larger than an inode can say.
+pub(super) fn append(
+    mut entries: &[Named<'_>],
+    table: &mut Table,
+    compressor: &mut MetadataCompressor,
+) -> Result<Option<Listing>, Error> {
+    let start = table.position();
+    let mut size = 0usize;
+    let mut index: Vec<DirectoryIndex> = Vec::new();
+    let mut indexed_block = start.block();
+    let mut bytes = Vec::new();
+    // A run has at least its first entry, of at most 12 + 8 + 255 bytes.
+    while let Some(first) = entries.first() {
+        let (run, rest) = entries.split_at(run_length(entries).max(1));
+        entries = rest;
+        let block = table.position().block();
+        if block != indexed_block && index.len() < usize::from(u16::MAX) {
+            // The table's size is checked when it is complete.
+            index.push(DirectoryIndex {
+                offset: size as u32,
+                block: block as u32,
+                name: first.name.into(),
+            });
+            indexed_block = block;
+        }
+        bytes.clear();
+        let count = NonZeroU16::new(run.len() as u16).unwrap_or(NonZeroU16::MIN);
+        DirectoryHeader {
+            entries: count,
+            block: first.inode.block() as u32,
+            base: first.number,
+        }
+        .encode(&mut bytes);
+        for entry in run {
+            let distance = distance(first, entry).unwrap_or(0);
+            DirectoryEntry {
+                offset: entry.inode.offset(),
+                distance,
+                kind: entry.kind,
+                name: entry.name,
+            }
+            .encode(&mut bytes);
+        }
+        size += bytes.len();
+        table.append(&bytes, compressor)?;
+    }
+    let size = u32::try_from(size)
+        .ok()
+        .and_then(|size| size.checked_add(LISTING_EXTRA));
+    Ok(size.map(|size| Listing { start, size, index }))
+}

@@ -1,0 +1,276 @@
+//! Small files: those of less than a block share fragment blocks, here called groups.
+//!
+//! Which files share a group depends on the layer's complete list alone, hidden files included, so that a layer's groups
+//! can be copied from one image to another whatever hides parts of it:
+//!
+//! ```text
+//!  layer's small files   a b c│d e│f g h│i        │ = the next one does not fit
+//!  visible               a b c│  e│     │i        f g h are hidden: dropped
+//!  written               abc   ·   ·     i   e    d is hidden: e moves to the refill group
+//! ```
+//!
+//! - Files of equal contents share one *member*, within their layer.
+//! - A group is closed when a new content does not fit, and at its layer's end. If all members are visible it is written
+//!   as it is, if none is, it is dropped; else its visible members are copied to the *refill* group, which is written when
+//!   it is full and at the layer's end. So refill groups stand between a layer's groups and not behind them all: only one
+//!   is held in memory.
+//! - A visible file that equals a member which was hidden when its group was closed brings that content to the refill
+//!   group. Thus no byte of a file that is hidden everywhere gets into an image.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use sha2::{Digest, Sha256};
+use siforge_rootfs::InodeId;
+
+use crate::write::Error;
+use crate::write::blocks::Task;
+use crate::write::pipeline::Slot;
+
+/// Where groups get their memory and go when they are full.
+pub(super) trait Slots {
+    fn slot(&self) -> Result<Slot, Error>;
+    fn release(&self, slot: Slot);
+    fn submit(&self, slot: Slot, task: Task);
+}
+
+/// A small file in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) fragment: u32,
+    pub(super) offset: u32,
+    pub(super) size: u32,
+}
+
+type Hash = [u8; 32];
+
+enum Content {
+    /// A member of the open group.
+    Open(usize),
+    At(Place),
+    /// Its group was closed while no visible file had it.
+    Dropped,
+}
+
+struct Member {
+    hash: Hash,
+    offset: usize,
+    size: usize,
+    /// The visible files that have these contents.
+    inodes: Vec<InodeId>,
+}
+
+struct Open {
+    slot: Slot,
+    members: Vec<Member>,
+}
+
+struct Refill {
+    slot: Slot,
+    fragment: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Groups {
+    open: Option<Open>,
+    refill: Option<Refill>,
+    /// What does not fit behind the open group is read into this; it becomes the next group unless it is a duplicate.
+    spare: Option<Slot>,
+    /// The layer's contents so far.
+    contents: HashMap<Hash, Content>,
+    fragments: u32,
+    places: HashMap<InodeId, Place>,
+}
+
+impl Groups {
+    /// Reads a file of 1 to less than block size bytes. `inode` is None when it is hidden.
+    pub(super) fn add(
+        &mut self,
+        inode: Option<InodeId>,
+        size: usize,
+        data: &mut dyn Read,
+        slots: &impl Slots,
+    ) -> Result<(), Error> {
+        // A new content goes behind the open group if it fits there, and there it is read.
+        let fits = self
+            .open
+            .as_mut()
+            .filter(|open| open.slot.input.len() - open.slot.used >= size);
+        let room = match fits {
+            Some(open) => &mut open.slot.input[open.slot.used..][..size],
+            None => match &mut self.spare {
+                Some(spare) => &mut spare.input[..size],
+                empty => &mut empty.insert(slots.slot()?).input[..size],
+            },
+        };
+        data.read_exact(room).map_err(|source| Error::Read {
+            size: size as u64,
+            source,
+        })?;
+        let hash: Hash = Sha256::digest(&*room).into();
+        match (self.contents.get(&hash), inode) {
+            (None, inode) => self.add_new(inode, size, hash, slots),
+            (Some(_), None) => Ok(()),
+            (Some(Content::Open(index)), Some(inode)) => {
+                // Only the open group's members are in this state.
+                if let Some(member) = self
+                    .open
+                    .as_mut()
+                    .and_then(|open| open.members.get_mut(*index))
+                {
+                    member.inodes.push(inode);
+                }
+                Ok(())
+            }
+            (Some(Content::At(place)), Some(inode)) => {
+                self.places.insert(inode, *place);
+                Ok(())
+            }
+            (Some(Content::Dropped), Some(inode)) => {
+                let place = refill(&mut self.refill, &mut self.fragments, room, slots)?;
+                self.contents.insert(hash, Content::At(place));
+                self.places.insert(inode, place);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the bytes just read as a new member.
+    fn add_new(
+        &mut self,
+        inode: Option<InodeId>,
+        size: usize,
+        hash: Hash,
+        slots: &impl Slots,
+    ) -> Result<(), Error> {
+        let full = self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.slot.input.len() - open.slot.used < size);
+        if full {
+            self.close(slots)?;
+        }
+        let open = match (&mut self.open, self.spare.take()) {
+            (Some(open), spare) => {
+                self.spare = spare;
+                open
+            }
+            (empty, Some(spare)) => empty.insert(Open {
+                slot: spare,
+                members: Vec::new(),
+            }),
+            // `add` reads into the spare slot when there is no open group.
+            (None, None) => return Err(Error::Stopped),
+        };
+        let offset = open.slot.used;
+        open.slot.used += size;
+        self.contents
+            .insert(hash, Content::Open(open.members.len()));
+        open.members.push(Member {
+            hash,
+            offset,
+            size,
+            inodes: inode.into_iter().collect(),
+        });
+        Ok(())
+    }
+
+    fn close(&mut self, slots: &impl Slots) -> Result<(), Error> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let whole = open.members.iter().all(|member| !member.inodes.is_empty());
+        let fragment = if whole {
+            take_number(&mut self.fragments)?
+        } else {
+            0
+        };
+        for member in &open.members {
+            let content = if member.inodes.is_empty() {
+                Content::Dropped
+            } else if whole {
+                Content::At(Place {
+                    fragment,
+                    offset: member.offset as u32,
+                    size: member.size as u32,
+                })
+            } else {
+                let bytes = &open.slot.input[member.offset..][..member.size];
+                Content::At(refill(&mut self.refill, &mut self.fragments, bytes, slots)?)
+            };
+            if let Content::At(place) = content {
+                self.places
+                    .extend(member.inodes.iter().map(|inode| (*inode, place)));
+            }
+            self.contents.insert(member.hash, content);
+        }
+        match whole {
+            true => slots.submit(open.slot, Task::Group { fragment }),
+            false => slots.release(open.slot),
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_layer(&mut self, slots: &impl Slots) -> Result<(), Error> {
+        self.close(slots)?;
+        if let Some(refill) = self.refill.take() {
+            slots.submit(
+                refill.slot,
+                Task::Group {
+                    fragment: refill.fragment,
+                },
+            );
+        }
+        if let Some(spare) = self.spare.take() {
+            slots.release(spare);
+        }
+        self.contents.clear();
+        Ok(())
+    }
+
+    pub(super) fn into_places(self) -> HashMap<InodeId, Place> {
+        self.places
+    }
+}
+
+/// Copies a member to the refill group. Not a method: the bytes may lie in a slot of the groups.
+fn refill(
+    current: &mut Option<Refill>,
+    fragments: &mut u32,
+    bytes: &[u8],
+    slots: &impl Slots,
+) -> Result<Place, Error> {
+    if let Some(full) =
+        current.take_if(|refill| refill.slot.input.len() - refill.slot.used < bytes.len())
+    {
+        slots.submit(
+            full.slot,
+            Task::Group {
+                fragment: full.fragment,
+            },
+        );
+    }
+    let refill = match current {
+        Some(refill) => refill,
+        empty => empty.insert(Refill {
+            slot: slots.slot()?,
+            fragment: take_number(fragments)?,
+        }),
+    };
+    let offset = refill.slot.used;
+    refill.slot.input[offset..][..bytes.len()].copy_from_slice(bytes);
+    refill.slot.used += bytes.len();
+    Ok(Place {
+        fragment: refill.fragment,
+        offset: offset as u32,
+        size: bytes.len() as u32,
+    })
+}
+
+fn take_number(fragments: &mut u32) -> Result<u32, Error> {
+    let number = *fragments;
+    *fragments = number.checked_add(1).ok_or(Error::TooMany {
+        what: "fragment blocks",
+    })?;
+    Ok(number)
+}

@@ -1,0 +1,1 @@
+//! The writer, judged by the kernel and by squashfs-tools.
