@@ -1,9 +1,42 @@
-//! Namespaces, id maps, mounts and the process, from a pure [`Plan`]. All `unsafe` of the project lives in `syscall` here
-//! (and at the C edge of node-agent/spank). Knows nothing of SIF, OCI or Slurm: it gets an fd, an offset, a filesystem type and a Plan.
-#![allow(unsafe_code)]
+//! Namespaces, id maps, mounts and the process, from a pure [`Plan`].
+//!
+//! Knows nothing of SIF, OCI or Slurm: it gets a descriptor, an offset, a file system type and a Plan.
+//! All `unsafe` of the project lives in [`syscall`] here (and at the C edge of node-agent/spank).
+//!
+//! ```text
+//!  Request + Host ── plan::make (pure) ──▶ Plan ── enter_user / enter_privileged / build_namespace ──▶ exec
+//!
+//!  ordinary user                            root, or a task with CAP_SYS_ADMIN
+//!  UserNamespace::create                    unshare(NEWNS)
+//!  (the agent writes gid_map, sends fd)
+//!  unshare(NEWNS …)
+//!        └────────────── root over "/", binds, pivot_root, chdir, exec ──────────────┘
+//! ```
 
-// plan.rs  (pure, serde): pub struct Plan { root: Root, namespaces, id maps, mounts: Vec<Mount>, env, argv, cwd, … }; plan::make(&Request, &Host) -> Result<Plan, Error>
-// syscall.rs: the only unsafe; open_tree, move_mount, mount_setattr, fsopen/fsconfig/fsmount, pivot_root, loop ioctls, setns …
-// loopdev.rs: attach(file, offset, size, read_only, autoclear) -> LoopDevice
-// image.rs: mount a squashfs: file+offset+size → detached mount fd (fsopen/fsmount or mount+open_tree); clone_detached(mount, idmap userns) → fd
-// exec.rs: thin executor: enter(plan, root_fd) -> ! / spawn
+mod accounts;
+mod error;
+mod exec;
+mod host;
+mod image;
+mod loopdev;
+mod mounts;
+mod peer;
+pub mod plan;
+mod process;
+mod request;
+mod root;
+pub mod syscall;
+mod userns;
+
+pub use error::Error;
+pub use exec::{
+    build_namespace, drop_privileges, enter_directory, enter_privileged, enter_user, join_namespace,
+};
+pub use host::{Host, UserEntry, path_kind};
+pub use image::{attach, clone_detached, mount_squashfs};
+pub use loopdev::LoopDevice;
+pub use peer::{map_peer_groups, peer_groups};
+pub use plan::{Mount, PathKind, Plan, Source};
+pub use request::{Bind, BindError, Contain, Home, Namespaces, NoMount, Request};
+pub use root::RootFs;
+pub use userns::{Groups, UserNamespace, idmap_namespace};
