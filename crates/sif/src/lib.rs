@@ -19,6 +19,7 @@ pub mod format;
 mod gojson;
 pub mod image_config;
 pub mod inspect;
+pub mod observe;
 pub mod process;
 pub mod reader;
 pub mod writer;

@@ -2,13 +2,29 @@
 //!
 //! - [`ImageConfig::parse`]: the config JSON, bounded, null-tolerant.
 //! - [`plan`]: the `.singularity.d` tree, root symlinks, mount points, and the three SIF objects before the partition.
+//!
+//! ```text
+//! /.exec /.run /.shell /.test → .singularity.d/actions/…     /singularity → .singularity.d/runscript
+//! /environment → .singularity.d/env/90-environment.sh
+//! /.singularity.d/
+//!   Singularity        0644  the definition object's text       labels.json  0644
+//!   oci-config.json    0644  the image config's `config`: what a launcher needs to do without a shell
+//!   actions/{exec,run,shell,start,test}  0755  source env/*.sh, then act
+//!   env/01-base.sh … 99-runtimevars.sh   0755  10-docker2singularity.sh holds the image's ENV
+//!   libs/                    host libraries are bound here
+//!   runscript startscript    0755
+//! ```
 
+mod metadata;
 mod parse;
 mod plan;
-mod scripts;
+pub(crate) mod scripts;
+mod time;
 
-pub use parse::{ImageConfig, MAX_CONFIG_BYTES, parse_rfc3339};
-pub use plan::{Contents, FileKind, ImageFile, MissingDir, Source, plan};
+pub use parse::{Config, Empty, Healthcheck, ImageConfig, MAX_CONFIG_BYTES};
+pub(crate) use plan::last_of_each;
+pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan};
+pub use time::parse_rfc3339;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +42,14 @@ pub enum Error {
     Nul { field: &'static str, value: String },
     #[error("the image config's created time {value:?} is no RFC 3339 time")]
     Created { value: String },
-    #[error("the reference {value:?} cannot stand in a definition file: it holds a line break")]
+    #[error("the source {value:?} cannot stand in a definition file: it holds a control character")]
     From { value: String },
+    #[error("encode the image's metadata")]
+    Encode { source: serde_json::Error },
+}
+
+impl Error {
+    fn encode(source: serde_json::Error) -> Self {
+        Self::Encode { source }
+    }
 }

@@ -1,6 +1,9 @@
-//! What an image holds beside its layers. Pure.
+//! What an image holds beside its layers. Pure; the same for the same config, source and labels.
 
-use super::{Error, ImageConfig};
+use super::metadata::{self, Attributes};
+use super::{Config, Error, ImageConfig, scripts};
+use crate::format::DataType;
+use crate::gojson;
 use crate::writer::Object;
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ pub struct Source {
     pub bootstrap: String,
     /// The canonical reference for `from:` (`godlovedc/lolcow@sha256:…`).
     pub from: String,
-    /// Unix seconds that stand for "when": the image's `created`, or SOURCE_DATE_EPOCH. None: the config's created, else 0.
+    /// Unix seconds that stand for "when": SOURCE_DATE_EPOCH, say. None: the config's created, else 0.
     pub time: Option<i64>,
 }
 
@@ -60,15 +63,178 @@ pub struct Contents {
 impl Contents {
     /// The three objects before the partition, in order.
     pub fn objects(&self) -> Vec<Object> {
-        todo!()
+        let object = |datatype, name: &str, bytes: &[u8]| Object {
+            datatype,
+            name: name.to_owned(),
+            bytes: bytes.to_vec(),
+            extra: Vec::new(),
+        };
+        vec![
+            object(DataType::DefinitionFile, "", &self.definition),
+            object(
+                DataType::GenericJson,
+                crate::inspect::OBJECT_NAME,
+                &self.inspect_json,
+            ),
+            object(
+                DataType::GenericJson,
+                OCI_CONFIG_NAME,
+                &self.oci_config_json,
+            ),
+        ]
     }
 }
 
+/// Name of the object, and of the file in `.singularity.d`, that holds the image config's `config`.
+pub const OCI_CONFIG_NAME: &str = "oci-config.json";
+
 /// Plans what is added to an image of `config`. `labels` are the recipe's, over the image's own.
 pub fn plan(
-    _config: &ImageConfig,
-    _source: &Source,
-    _labels: &BTreeMap<String, String>,
+    config: &ImageConfig,
+    source: &Source,
+    labels: &BTreeMap<String, String>,
 ) -> Result<Contents, Error> {
-    todo!()
+    let Source {
+        bootstrap,
+        from,
+        time,
+    } = source;
+    if let Some(value) = [bootstrap, from]
+        .into_iter()
+        .find(|text| text.chars().any(char::is_control))
+    {
+        return Err(Error::From {
+            value: value.clone(),
+        });
+    }
+    let created = time.or(config.created).unwrap_or(0);
+    let definition = format!("bootstrap: {bootstrap}\nfrom: {from}\n\n");
+    let labels = metadata::labels(config, source, created, labels);
+    let environment = scripts::environment(&last_of_each(&config.config));
+    let runscript = scripts::runscript(&config.config.entrypoint, &config.config.cmd);
+    let oci_config_json = gojson::line(&config.config).map_err(Error::encode)?;
+    let labels_json = gojson::tabs(&labels).map_err(Error::encode)?;
+    let inspect_json = metadata::inspect_json(&Attributes {
+        environment: &[
+            (DOCKER_ENVIRONMENT, &environment),
+            (ENVIRONMENT, scripts::ENVIRONMENT),
+        ],
+        labels: &labels,
+        runscript: &runscript,
+        deffile: &definition,
+        startscript: scripts::START,
+    })?;
+
+    let mut files = Vec::new();
+    let mut add = |path: &str, mode, kind| {
+        files.push(ImageFile {
+            path: path.to_owned(),
+            mode,
+            kind,
+        })
+    };
+    for directory in [
+        ".singularity.d",
+        ".singularity.d/actions",
+        ".singularity.d/env",
+        ".singularity.d/libs",
+    ] {
+        add(directory, 0o755, FileKind::Directory);
+    }
+    let executables = [
+        ("actions/exec", scripts::exec()),
+        ("actions/run", scripts::run()),
+        ("actions/shell", scripts::shell()),
+        ("actions/start", scripts::start()),
+        ("actions/test", scripts::test()),
+        ("env/01-base.sh", scripts::BASE.to_owned()),
+        ("env/10-docker2singularity.sh", environment.clone()),
+        ("env/90-environment.sh", scripts::ENVIRONMENT.to_owned()),
+        ("env/94-appsbase.sh", String::new()),
+        ("env/95-apps.sh", scripts::APPS.to_owned()),
+        ("env/99-base.sh", scripts::LIBRARIES_AND_PROMPT.to_owned()),
+        ("env/99-runtimevars.sh", scripts::RUNTIME.to_owned()),
+        ("runscript", runscript.clone()),
+        ("startscript", scripts::START.to_owned()),
+    ];
+    for (path, text) in executables {
+        add(
+            &format!(".singularity.d/{path}"),
+            0o755,
+            FileKind::Regular(text.into_bytes()),
+        );
+    }
+    let plain = [
+        ("Singularity", definition.clone().into_bytes()),
+        ("labels.json", labels_json),
+        (OCI_CONFIG_NAME, oci_config_json.clone()),
+    ];
+    for (path, bytes) in plain {
+        add(
+            &format!(".singularity.d/{path}"),
+            0o644,
+            FileKind::Regular(bytes),
+        );
+    }
+    for (link, target) in ROOT_LINKS {
+        add(link, 0o777, FileKind::Symlink(target.to_owned()));
+    }
+
+    Ok(Contents {
+        files,
+        definition: definition.into_bytes(),
+        inspect_json,
+        oci_config_json,
+        created,
+        missing_dirs: MISSING_DIRS
+            .iter()
+            .map(|path| MissingDir { path, mode: 0o755 })
+            .collect(),
+        missing_files: MISSING_FILES
+            .iter()
+            .map(|path| MissingDir { path, mode: 0o644 })
+            .collect(),
+    })
+}
+
+const DOCKER_ENVIRONMENT: &str = "/.singularity.d/env/10-docker2singularity.sh";
+const ENVIRONMENT: &str = "/.singularity.d/env/90-environment.sh";
+
+const ROOT_LINKS: [(&str, &str); 6] = [
+    (".exec", ".singularity.d/actions/exec"),
+    (".run", ".singularity.d/actions/run"),
+    (".shell", ".singularity.d/actions/shell"),
+    (".test", ".singularity.d/actions/test"),
+    ("environment", ".singularity.d/env/90-environment.sh"),
+    ("singularity", ".singularity.d/runscript"),
+];
+
+/// What the default mounts of a launch need to stand on.
+const MISSING_DIRS: [&str; 9] = [
+    "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp",
+];
+const MISSING_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
+
+/// ENV as `(name, value)`; of equal names the last one holds, at the first one's place. Without `=` the value is empty, and a
+/// nameless entry is nothing.
+pub(crate) fn last_of_each(config: &Config) -> Vec<(&str, &str)> {
+    let mut variables: Vec<(&str, &str)> = Vec::new();
+    let mut places = BTreeMap::new();
+    for entry in &config.env {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        if name.is_empty() {
+            continue;
+        }
+        match places.get(name) {
+            Some(place) => {
+                let place: &usize = place;
+                variables[*place].1 = value;
+            }
+            None => {
+                places.insert(name, variables.len());
+                variables.push((name, value));
+            }
+        }
+    }
+    variables
 }
