@@ -21,8 +21,8 @@ mod plan;
 pub(crate) mod scripts;
 mod time;
 
+pub(crate) use parse::variables;
 pub use parse::{Config, Empty, Healthcheck, ImageConfig, MAX_CONFIG_BYTES};
-pub(crate) use plan::last_of_each;
 pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan};
 pub use time::parse_rfc3339;
 

@@ -200,3 +200,27 @@ impl ImageConfig {
         Ok(())
     }
 }
+
+/// ENV as `(name, value)`; of equal names the last one holds, at the first one's place. Without `=` the value is empty, and a
+/// nameless entry is nothing.
+pub(crate) fn variables(env: &[String]) -> Vec<(&str, &str)> {
+    let mut variables: Vec<(&str, &str)> = Vec::new();
+    let mut places = BTreeMap::new();
+    for entry in env {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        if name.is_empty() {
+            continue;
+        }
+        match places.get(name) {
+            Some(place) => {
+                let place: &usize = place;
+                variables[*place].1 = value;
+            }
+            None => {
+                places.insert(name, variables.len());
+                variables.push((name, value));
+            }
+        }
+    }
+    variables
+}

@@ -1,7 +1,8 @@
 //! What an image holds beside its layers. Pure; the same for the same config, source and labels.
 
 use super::metadata::{self, Attributes};
-use super::{Config, Error, ImageConfig, scripts};
+use super::parse::variables;
+use super::{Error, ImageConfig, scripts};
 use crate::format::DataType;
 use crate::gojson;
 use crate::writer::Object;
@@ -110,7 +111,7 @@ pub fn plan(
     let created = time.or(config.created).unwrap_or(0);
     let definition = format!("bootstrap: {bootstrap}\nfrom: {from}\n\n");
     let labels = metadata::labels(config, source, created, labels);
-    let environment = scripts::environment(&last_of_each(&config.config));
+    let environment = scripts::environment(&variables(&config.config.env));
     let runscript = scripts::runscript(&config.config.entrypoint, &config.config.cmd);
     let oci_config_json = gojson::line(&config.config).map_err(Error::encode)?;
     let labels_json = gojson::tabs(&labels).map_err(Error::encode)?;
@@ -214,27 +215,3 @@ const MISSING_DIRS: [&str; 9] = [
     "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp",
 ];
 const MISSING_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
-
-/// ENV as `(name, value)`; of equal names the last one holds, at the first one's place. Without `=` the value is empty, and a
-/// nameless entry is nothing.
-pub(crate) fn last_of_each(config: &Config) -> Vec<(&str, &str)> {
-    let mut variables: Vec<(&str, &str)> = Vec::new();
-    let mut places = BTreeMap::new();
-    for entry in &config.env {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        if name.is_empty() {
-            continue;
-        }
-        match places.get(name) {
-            Some(place) => {
-                let place: &usize = place;
-                variables[*place].1 = value;
-            }
-            None => {
-                places.insert(name, variables.len());
-                variables.push((name, value));
-            }
-        }
-    }
-    variables
-}
