@@ -1,1 +1,144 @@
-fn main() {}
+//! `siforge-agent`: what was typed → what is done → an exit code. Errors are reported here and nowhere else.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use siforge_node_agent::cli::{Cli, Command, LogFormat, Options, SlurmCommand};
+use siforge_node_agent::config::{self, Local, process_environment};
+use siforge_node_agent::mounts::Mounts;
+use siforge_node_agent::node::{Node, chain};
+use siforge_node_agent::slurm::{self, Hook};
+use siforge_node_agent::state_dir::StateDir;
+use siforge_node_agent::{server, status};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(hook) = hook_of(&arguments) {
+        return run_hook(hook, arguments);
+    }
+    let cli = Cli::parse_from(arguments);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With stderr closed there is nobody to tell; the exit code says it.
+            let _ = writeln!(std::io::stderr(), "siforge-agent: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let Cli { options, command } = cli;
+    match command {
+        None => serve(options, false),
+        Some(Command::Serve { unmount_on_exit }) => serve(options, *unmount_on_exit),
+        Some(Command::Status { json }) => print_status(options, *json),
+        Some(Command::Cleanup) => cleanup(options),
+        Some(Command::Slurm(SlurmCommand::Check)) => {
+            let socket = config::local(options, &process_environment)?.socket;
+            let status = slurm::check(&socket)?;
+            print(&format!(
+                "siforge-agent {} answers, {} images mounted\n",
+                status.version,
+                status.mounts.len()
+            ))
+        }
+        // Not reached: main() takes these two out before anything can fail. If it did, they end as they must.
+        Some(Command::Slurm(SlurmCommand::Prolog | SlurmCommand::Epilog)) => Ok(()),
+    }
+}
+
+/// The hook that slurmd called, told before clap may refuse the rest of the line: the exit code of these is 0 come what may.
+fn hook_of(arguments: &[OsString]) -> Option<Hook> {
+    arguments
+        .windows(2)
+        .find(|pair| pair[0] == "slurm")
+        .and_then(|pair| match pair[1].to_str() {
+            Some("prolog") => Some(Hook::Prolog),
+            Some("epilog") => Some(Hook::Epilog),
+            _ => None,
+        })
+}
+
+fn run_hook(hook: Hook, arguments: Vec<OsString>) -> ExitCode {
+    let outcome = std::panic::catch_unwind(|| {
+        let socket = Cli::try_parse_from(arguments)
+            .map_err(|error| error.to_string())
+            .and_then(|cli| {
+                config::local(&cli.options, &process_environment).map_err(|error| chain(&error))
+            })
+            .map(|local| local.socket);
+        match socket {
+            Ok(socket) => slurm::run(hook, &process_environment, &socket),
+            Err(error) => slurm::say(hook, &error),
+        }
+    });
+    if outcome.is_err() {
+        slurm::say(hook, "it ended unexpectedly");
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(options: &Options, unmount_on_exit: bool) -> Outcome {
+    // Before any thread is: they inherit it.
+    let signals = server::block_signals()?;
+    let host_name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let config = config::load(options, &process_environment, &host_name)?;
+    start_log(&config.local)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err("the agent mounts images and must be started as root".into());
+    }
+    let local = config.local.clone();
+    let _locked = StateDir::lock(&local.state_dir)?;
+    // The socket is ours alone from before the node is taken up, and is listened on after.
+    let node = Node::start(config)?;
+    let listener = server::listen(&local.socket)?;
+    tracing::info!(socket = %local.socket.display(), "listening");
+    server::serve(listener, &local.socket, &signals, &node)?;
+    // Under the lock: no other agent's socket can be there.
+    let _ = std::fs::remove_file(&local.socket);
+    if unmount_on_exit {
+        let count = node.mounts().unmount_all()?;
+        tracing::info!(count, "unmounted at exit");
+    }
+    Ok(())
+}
+
+fn print_status(options: &Options, json: bool) -> Outcome {
+    let socket = config::local(options, &process_environment)?.socket;
+    let status = slurm::check(&socket)?;
+    match json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&status)?)),
+        false => print(&status::text(&status)),
+    }
+}
+
+fn cleanup(options: &Options) -> Outcome {
+    let local = config::local(options, &process_environment)?;
+    start_log(&local)?;
+    let _locked = StateDir::lock(&local.state_dir)?;
+    // The store is not looked at: cleaning up must be possible without it.
+    let count = Mounts::new(&local.state_dir).unmount_all()?;
+    tracing::info!(count, "unmounted");
+    Ok(())
+}
+
+fn print(text: &str) -> Outcome {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn start_log(local: &Local) -> Outcome {
+    let filter = tracing_subscriber::EnvFilter::try_new(&local.log)?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match local.log_format {
+        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text => log.with_ansi(false).try_init(),
+    }
+    .map_err(|error| error as Box<dyn std::error::Error>)
+}
