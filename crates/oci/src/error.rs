@@ -4,7 +4,7 @@
 //! again later can help. Texts begin with the operation and use the words of distribution and containers/image, which
 //! people search for.
 
-use crate::{Operation, Platform};
+use crate::Operation;
 use siforge_reference::{Digest, ParseError};
 use std::io;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub enum Error {
     #[error("{operation}: no image for platform {wanted}; there are: {}", list(.available))]
     UnknownPlatform {
         operation: Operation,
-        wanted: Platform,
+        wanted: String,
         available: Vec<String>,
     },
     #[error("{operation}: unsupported: {detail}")]
@@ -119,8 +119,8 @@ pub enum Error {
     Checksum {
         operation: Operation,
         read: u64,
-        got: Digest,
-        want: Digest,
+        got: Box<Digest>,
+        want: Box<Digest>,
     },
 
     #[error("{operation}: writing the blob's file: {source}")]
@@ -144,9 +144,9 @@ pub enum Missing {
         /// Some of the tags that there are.
         tags: Vec<String>,
     },
-    #[error("manifest unknown: {detail}")]
+    #[error("manifest unknown{}", beyond("manifest unknown", .detail))]
     Manifest { detail: String },
-    #[error("blob unknown to registry: {detail}")]
+    #[error("blob unknown to registry{}", beyond("blob unknown to registry", .detail))]
     Blob { detail: String },
 }
 
@@ -227,6 +227,15 @@ fn retry_hint(after: &Option<Duration>) -> String {
     match after {
         Some(after) => format!("; the registry asks to wait {} s", after.as_secs()),
         None => "; try again later, or log in for a higher limit".to_owned(),
+    }
+}
+
+/// What the registry said, unless it is what the error says anyway.
+fn beyond(said: &str, detail: &str) -> String {
+    match detail {
+        "" => String::new(),
+        detail if detail == said => String::new(),
+        detail => format!(": {detail}"),
     }
 }
 

@@ -22,6 +22,7 @@
 
 mod answer;
 mod auth;
+mod blob;
 mod challenge;
 mod client;
 mod download;
@@ -40,6 +41,6 @@ pub use download::{Download, Reader};
 pub use error::{Error, Kind, Missing, Reaction};
 pub use media::Compression;
 pub use operation::Operation;
-pub use platform::Platform;
+pub use platform::{InvalidPlatform, Platform};
 pub use secret::{Credentials, Secret};
 pub use tls::Tls;

@@ -1,6 +1,6 @@
 //! What was being done: the first words of each error.
 
-use siforge_reference::{Digest, ImageRef};
+use siforge_reference::ImageRef;
 use std::fmt;
 
 /// A request to a registry, as the errors name it.
@@ -15,9 +15,9 @@ pub enum Operation {
     /// `reading the tags of HOST/REPO`
     Tags { name: String },
     /// `reading config sha256:… of HOST/REPO`
-    Config { digest: Digest, name: String },
+    Config { digest: String, name: String },
     /// `reading blob sha256:… of HOST/REPO`
-    Blob { digest: Digest, name: String },
+    Blob { digest: String, name: String },
 }
 
 impl Operation {

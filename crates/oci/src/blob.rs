@@ -1,0 +1,272 @@
+//! `fetch`: a layer's blob into its [`Download`], resumed where it broke, verified at the end.
+//!
+//! ```text
+//!   chunks ─▶ batch of 256 KiB ─▶ blocking thread: SHA-256, write at the watermark, move it
+//!      ▲                                              │
+//!      └── broken: GET with Range: bytes=<position>- ◀┘      the hash goes on from where it was
+//! ```
+
+use crate::operation::name;
+use crate::retry::Attempts;
+use crate::transport::{Get, broken};
+use crate::{Client, Download, Error, Layer, Operation};
+use reqwest::Response;
+use reqwest::header::CONTENT_RANGE;
+use sha2::{Digest as _, Sha256};
+use siforge_reference::{Digest, ImageRef};
+use std::io;
+use std::sync::Arc;
+
+/// Bytes that are hashed and written at once: far above the cost of going to another thread, small enough that readers
+/// are not kept waiting.
+const BATCH: usize = 256 << 10;
+/// A try that brought this many bytes was not in vain: it opens a new row of tries.
+const PROGRESS: u64 = 1 << 20;
+
+impl Client {
+    /// Writes `layer`'s blob into `into`, which it ends in every case (also when this future is dropped): complete, or
+    /// failed with the error that is returned.
+    pub async fn fetch(
+        &self,
+        reference: &ImageRef,
+        layer: &Layer,
+        into: Arc<Download>,
+    ) -> Result<(), Error> {
+        if into.is_complete() {
+            return Ok(());
+        }
+        let operation = Operation::Blob {
+            digest: layer.digest.to_string(),
+            name: name(reference),
+        };
+        let _end = EndOnDrop {
+            download: &into,
+            operation: &operation,
+        };
+        let result = self.write(reference, layer, &operation, &into).await;
+        match &result {
+            Ok(()) => into.succeed(),
+            Err(error) => into.fail(error.clone()),
+        }
+        result
+    }
+
+    async fn write(
+        &self,
+        reference: &ImageRef,
+        layer: &Layer,
+        operation: &Operation,
+        into: &Arc<Download>,
+    ) -> Result<(), Error> {
+        self.check(reference)?;
+        if into.size() != layer.size {
+            return Err(Error::Size {
+                operation: operation.clone(),
+                got: into.size(),
+                want: layer.size,
+            });
+        }
+        let mut sink = Sink {
+            operation: operation.clone(),
+            download: Arc::clone(into),
+            hasher: Sha256::new(),
+            batch: Vec::new(),
+            position: 0,
+        };
+        let mut attempts = Attempts::default();
+        loop {
+            let before = sink.position;
+            let Err(error) = self.stream(reference, layer, &mut sink).await else {
+                break;
+            };
+            if sink.position - before >= PROGRESS {
+                attempts.progress();
+            }
+            attempts.pause(error).await?;
+        }
+        sink.flush().await?;
+        let got = Digest::from_bytes(sink.hasher.finalize().into());
+        match got == layer.digest {
+            true => Ok(()),
+            false => Err(Error::Checksum {
+                operation: sink.operation,
+                read: sink.position,
+                got: Box::new(got),
+                want: Box::new(layer.digest),
+            }),
+        }
+    }
+
+    /// One try: from the sink's position to the end.
+    async fn stream(
+        &self,
+        reference: &ImageRef,
+        layer: &Layer,
+        sink: &mut Sink,
+    ) -> Result<(), Error> {
+        let get = Get {
+            operation: sink.operation.clone(),
+            url: self.url(reference, "blobs", &layer.digest.to_string())?,
+            accept: "*/*",
+            from: sink.position,
+            digest_known: true,
+        };
+        let mut response = self.auth.get(&self.http, reference, &get).await?;
+        let mut skip = match self.start(&response, layer, sink)? {
+            Start::At(0) => 0,
+            // The server ignores ranges: what is there already is passed over.
+            Start::At(skip) => skip,
+            Start::Refused => {
+                return Err(self.auth.refusal(sink.operation.clone(), response).await);
+            }
+        };
+        let url = response.url().clone();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| broken(&sink.operation, &error, &url))?
+        {
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            skip -= skipped as u64;
+            sink.push(&chunk[skipped..], layer.size).await?;
+        }
+        match sink.position == layer.size {
+            true => Ok(()),
+            false => Err(sink.wrong_size(sink.position, layer.size)),
+        }
+    }
+
+    /// How many bytes of the body come before the sink's position.
+    fn start(&self, response: &Response, layer: &Layer, sink: &Sink) -> Result<Start, Error> {
+        match response.status().as_u16() {
+            200 => match response.content_length() {
+                Some(length) if length != layer.size => Err(sink.wrong_size(length, layer.size)),
+                _ => Ok(Start::At(sink.position)),
+            },
+            206 => {
+                let range = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|value| value.to_str().ok());
+                match range.and_then(content_range) {
+                    Some((_, Some(total))) if total != layer.size => {
+                        Err(sink.wrong_size(total, layer.size))
+                    }
+                    Some((start, _)) if start == sink.position => Ok(Start::At(0)),
+                    _ => Err(Error::Malformed {
+                        operation: sink.operation.clone(),
+                        detail: format!(
+                            "Content-Range {range:?} for a request from byte {}",
+                            sink.position
+                        ),
+                    }),
+                }
+            }
+            // Nothing is behind the position, but the blob should go on there.
+            416 => Err(sink.wrong_size(sink.position, layer.size)),
+            _ => Ok(Start::Refused),
+        }
+    }
+}
+
+enum Start {
+    At(u64),
+    Refused,
+}
+
+/// Start and total of `bytes <start>-<end>/<total|*>`.
+fn content_range(header: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = header.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+/// Hashes and writes what came.
+struct Sink {
+    operation: Operation,
+    download: Arc<Download>,
+    hasher: Sha256,
+    batch: Vec<u8>,
+    /// Bytes received, those of the batch included.
+    position: u64,
+}
+
+impl Sink {
+    async fn push(&mut self, bytes: &[u8], size: u64) -> Result<(), Error> {
+        let position = self.position + bytes.len() as u64;
+        if position > size {
+            return Err(self.wrong_size(position, size));
+        }
+        self.batch.extend_from_slice(bytes);
+        self.position = position;
+        match self.batch.len() >= BATCH {
+            true => self.flush().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Hashing is as slow as the network and writing may be slower, so neither is done on the async threads.
+    async fn flush(&mut self) -> Result<(), Error> {
+        let (mut hasher, batch) = (
+            std::mem::take(&mut self.hasher),
+            std::mem::take(&mut self.batch),
+        );
+        let download = Arc::clone(&self.download);
+        let written = tokio::task::spawn_blocking(move || {
+            hasher.update(&batch);
+            download.append(&batch).map(|()| (hasher, batch))
+        });
+        let (hasher, batch) =
+            written
+                .await
+                .map_err(io::Error::other)
+                .flatten()
+                .map_err(|source| Error::Write {
+                    operation: self.operation.clone(),
+                    source: Arc::new(source),
+                })?;
+        (self.hasher, self.batch) = (hasher, batch);
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn wrong_size(&self, got: u64, want: u64) -> Error {
+        Error::Size {
+            operation: self.operation.clone(),
+            got,
+            want,
+        }
+    }
+}
+
+/// Readers must not wait for a fetch that was dropped.
+struct EndOnDrop<'a> {
+    download: &'a Download,
+    operation: &'a Operation,
+}
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        // The first outcome stays, so this is for a fetch without one.
+        let written = self.download.written();
+        self.download.fail(Error::Interrupted {
+            operation: self.operation.clone(),
+            written,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        let check = |header: &str, expect| assert_eq!(content_range(header), expect, "{header}");
+        check("bytes 5-9/10", Some((5, Some(10))));
+        check("bytes 5-9/*", Some((5, None)));
+        check("bytes */10", None);
+        check("items 5-9/10", None);
+        check("", None);
+    }
+}
