@@ -107,7 +107,7 @@ fn group_names(gid: u32, groups: &[u32]) -> Vec<(u32, String)> {
 
 fn read_limited(path: &str) -> Option<Vec<u8>> {
     use std::io::Read;
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(16 * 1024);
     fs::File::open(path)
         .ok()?
         .take(ACCOUNTS_LIMIT)

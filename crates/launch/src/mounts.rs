@@ -4,14 +4,17 @@
 //!  in the new mount namespace, in this order:
 //!   sources   open_tree(CLONE|RECURSIVE) of every bind, fsmount of every new file system       (detached)
 //!   image     detached; every target is looked up in it: openat2(RESOLVE_IN_ROOT|NO_MAGICLINKS)
-//!   "/"  ◀─ image [◀─ session tmpfs ◀─ overlay]     stacked on "/" by move_mount, never seen by a path walk
+//!   "/dev" ◀─ [session tmpfs] [◀─ image, if there is an overlay]     stacked, as layers and to clone from
+//!   "/"    ◀─ image, or the overlay                                  on top of "/": never seen by a path walk
 //!   targets   ◀─ sources
 //!   pivot_root(".", "."); umount(".", DETACH)
 //! ```
 //! The overlay exists only when a mount point is missing in the image or a writable layer is asked for.
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -33,6 +36,13 @@ const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
 
 /// openat2 gives EAGAIN when anything on the machine is renamed during a walk with `..`; this many are no accident.
 const RESOLVE_ATTEMPTS: u32 = 256;
+
+/// Where the new root is stacked: a walk from this process's root directory never looks for a mount on it.
+const NEW_ROOT: &CStr = c"/";
+
+/// Where layers are stacked, in this namespace's copy of the host's tree: a directory that every host has, and that
+/// is not needed any more by then. They leave with the host's root.
+const STAGE: &CStr = c"/dev";
 
 /// What will be attached: a detached mount, or a file still to be written into the session.
 enum Content {
@@ -75,6 +85,7 @@ pub(crate) fn switch_root(plan: &Plan, root: RootFs) -> Result<(), Error> {
     rustix::process::fchdir(&root).map_err(Error::call("enter the container's root"))?;
     rustix::process::pivot_root(c".", c".")
         .map_err(Error::call("pivot to the container's root"))?;
+    // Lazily, with all that is mounted below it.
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
         .map_err(Error::call("detach the host's root"))?;
     rustix::process::chdir(c"/").map_err(Error::call("enter the container's root"))
@@ -106,22 +117,25 @@ fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
             });
         }
     }
-    attach_over_root(image.as_fd())?;
     let texts = items
         .iter()
         .any(|item| matches!(item.content, Content::Text(_)));
     let gaps: Vec<&Gap> = items.iter().filter_map(|item| item.target.gap()).collect();
-    if !texts && gaps.is_empty() && !plan.writable_tmpfs {
-        attach_all(items, image.as_fd(), None)?;
+    let overlaid = !gaps.is_empty() || plan.writable_tmpfs;
+    let session = if texts || overlaid {
+        let session = Session::mount()?;
+        session.add_mount_points(&gaps, image.as_fd())?;
+        attach(session.as_fd(), STAGE)?;
+        Some(session)
+    } else {
+        None
+    };
+    let Some(session) = session.as_ref().filter(|_| overlaid) else {
+        attach(image.as_fd(), NEW_ROOT)?;
+        attach_all(items, image.as_fd(), session.as_ref())?;
         return Ok(image);
-    }
-    let session = Session::mount()?;
-    session.add_mount_points(&gaps, image.as_fd())?;
-    attach_over_root(session.as_fd())?;
-    if gaps.is_empty() && !plan.writable_tmpfs {
-        attach_all(items, image.as_fd(), Some(&session))?;
-        return Ok(image);
-    }
+    };
+    attach(image.as_fd(), STAGE)?;
     let overlay = session
         .overlay(image.as_fd(), !gaps.is_empty(), plan.writable_tmpfs)
         .map_err(|e| {
@@ -131,7 +145,7 @@ fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
                 .map(|i| i.mount.target.clone());
             session::overlay_error(e, target)
         })?;
-    attach_over_root(overlay.as_fd())?;
+    attach(overlay.as_fd(), NEW_ROOT)?;
     // Descriptors found in the image itself would attach below the overlay.
     for item in &mut items {
         if !matches!(item.target, Target::Below(_)) {
@@ -140,7 +154,7 @@ fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
                 Target::Found(found.map_err(Error::path("find mount point", &item.mount.target))?);
         }
     }
-    attach_all(items, overlay.as_fd(), Some(&session))?;
+    attach_all(items, overlay.as_fd(), Some(session))?;
     Ok(overlay)
 }
 
@@ -153,16 +167,19 @@ impl Target {
     }
 }
 
-/// Stacks a detached mount on "/". Paths of this process still start at the mount below.
-fn attach_over_root(mount: BorrowedFd<'_>) -> Result<(), Error> {
+/// Attaches a detached mount somewhere in this namespace's copy of the host's tree.
+fn attach(mount: BorrowedFd<'_>, place: &CStr) -> Result<(), Error> {
     rustix::mount::move_mount(
         mount,
         c"",
         CWD,
-        c"/",
+        place,
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-    .map_err(Error::call("attach the container's root"))
+    .map_err(Error::path(
+        "attach the container's root to",
+        Path::new(OsStr::from_bytes(place.to_bytes())),
+    ))
 }
 
 fn create_directory(path: &Path) -> Result<(), Error> {
@@ -284,7 +301,7 @@ fn read_file(image: BorrowedFd<'_>, path: &Path) -> Result<Option<Vec<u8>>, Erro
     let Ok(file) = open_in_root(image, path, flags) else {
         return Ok(None);
     };
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(8192);
     match std::fs::File::from(file)
         .take(ACCOUNTS_LIMIT + 1)
         .read_to_end(&mut text)
@@ -358,8 +375,7 @@ fn find_gap(mount: &Mount, image: BorrowedFd<'_>) -> Result<Gap, Error> {
                 let base_path =
                     rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", &link))?;
                 let rest = target.strip_prefix(base).unwrap_or(target).to_path_buf();
-                use std::os::unix::ffi::OsStringExt;
-                let real = PathBuf::from(std::ffi::OsString::from_vec(base_path.into_bytes()));
+                let real = PathBuf::from(OsString::from_vec(base_path.into_bytes()));
                 return Ok(Gap {
                     base: real,
                     rest,
