@@ -24,6 +24,7 @@ pub mod process;
 pub mod registry;
 pub mod run;
 pub mod slurm;
+pub mod source;
 pub mod tar;
 pub mod user;
 pub mod wait;
