@@ -102,7 +102,7 @@ fn non_empty(value: &OsStr) -> Option<OsString> {
 
 fn comes_along(name: &OsStr, cleanenv: bool) -> bool {
     let is = |known: &&str| **known == *name;
-    !NEVER.iter().any(|known| is(known)) && (!cleanenv || ALWAYS.iter().any(|known| is(known)))
+    !NEVER.iter().any(is) && (!cleanenv || ALWAYS.iter().any(is))
 }
 
 fn strip(name: &OsStr, prefix: &str) -> Option<OsString> {

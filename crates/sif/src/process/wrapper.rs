@@ -154,7 +154,9 @@ fn functions(injections: &[(String, String)]) -> String {
 }
 
 /// The places of completing PATH and of injecting are the reference's. What an image without the last files lacks is made up for.
-const LOAD: &str = r#"_siforge_injected=
+/// Shells give values of their own to some variables, which would pass for the caller's.
+const LOAD: &str = r#"unset IFS PS1 PS2 PS4
+_siforge_injected=
 for _siforge_script in /.singularity.d/env/*.sh; do
     [ -f "$_siforge_script" ] || continue
     . "$_siforge_script"

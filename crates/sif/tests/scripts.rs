@@ -1,0 +1,509 @@
+//! The judge of `process` is a real shell: the scripts that an image gets, run by dash and by busybox sh in a small root file
+//! system, must give the environment and argv that native evaluation gives. Needs user namespaces (or root), dash and a static
+//! busybox on the host.
+
+use siforge_sif::image_config::{FileKind, ImageConfig, Source, plan};
+use siforge_sif::process::{
+    ImageFacts, Mode, Options, Pair, RunConfig, resolve, resolve_by_scripts,
+};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shell {
+    Dash,
+    Busybox,
+}
+
+/// A root file system with a shell, `env`, `printf`, and what the plan adds.
+fn root_with(config_json: &str, shell: Shell) -> (tempfile::TempDir, RunConfig) {
+    let root = tempfile::tempdir().unwrap();
+    let config = ImageConfig::parse(config_json.as_bytes()).unwrap();
+    let source = Source {
+        bootstrap: "docker".into(),
+        from: "r.example/a@sha256:0".into(),
+        time: None,
+    };
+    let contents = plan(&config, &source, &BTreeMap::new()).unwrap();
+    for directory in &contents.missing_dirs {
+        std::fs::create_dir_all(root.path().join(directory.path)).unwrap();
+    }
+    for file in &contents.files {
+        let path = root.path().join(&file.path);
+        match &file.kind {
+            FileKind::Directory => std::fs::create_dir_all(&path).unwrap(),
+            FileKind::Regular(bytes) => {
+                std::fs::write(&path, bytes).unwrap();
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(u32::from(file.mode)))
+                    .unwrap();
+            }
+            FileKind::Symlink(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
+        }
+    }
+    let bin = root.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+    for applet in ["env", "printf", "sh"] {
+        if !(applet == "sh" && shell == Shell::Dash) {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+    }
+    if shell == Shell::Dash {
+        std::fs::copy("/bin/dash", bin.join("sh")).unwrap();
+        for library in libraries("/bin/dash") {
+            let target = root.path().join(library.strip_prefix('/').unwrap());
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(&library, target).unwrap();
+        }
+    }
+    let run = RunConfig::parse(&contents.oci_config_json).unwrap();
+    (root, run)
+}
+
+fn libraries(program: &str) -> Vec<String> {
+    let output = Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Runs argv with exactly this environment; stdout.
+fn run_in(root: &Path, env: &[Pair], argv: &[OsString]) -> Vec<u8> {
+    let path = env
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default();
+    // chroot(1) searches argv[0] by its own PATH, which is then the image's.
+    let output = Command::new("/usr/bin/unshare")
+        .args(["-r", "/usr/sbin/chroot"])
+        .arg(root)
+        .args(argv)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{argv:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.stderr.is_empty(),
+        "{argv:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+fn split_nul(bytes: &[u8]) -> Vec<OsString> {
+    bytes
+        .split(|byte| *byte == 0)
+        .map(|part| OsString::from_vec(part.to_vec()))
+        .collect()
+}
+
+/// What `env -0` printed, without what shells add of their own.
+fn environment(bytes: &[u8]) -> BTreeMap<OsString, OsString> {
+    let mut env = BTreeMap::new();
+    for entry in bytes
+        .split(|byte| *byte == 0)
+        .filter(|entry| !entry.is_empty())
+    {
+        let at = entry.iter().position(|byte| *byte == b'=').unwrap();
+        env.insert(
+            OsString::from_vec(entry[..at].to_vec()),
+            OsString::from_vec(entry[at + 1..].to_vec()),
+        );
+    }
+    for own in ["PWD", "OLDPWD", "SHLVL", "_"] {
+        env.remove(OsStr::new(own));
+    }
+    env
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
+    list.iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+const FACTS: ImageFacts = ImageFacts {
+    sh: true,
+    bash: false,
+};
+
+/// Names and what they must be; None: absent.
+type Expected = &'static [(&'static str, Option<&'static str>)];
+
+fn check_environment(
+    config: &str,
+    caller: &[Pair],
+    options: &Options,
+) -> BTreeMap<OsString, OsString> {
+    let argv: Vec<OsString> = ["env", "-0"].map(Into::into).to_vec();
+    let mut result = BTreeMap::new();
+    for shell in [Shell::Dash, Shell::Busybox] {
+        let (root, run) = root_with(config, shell);
+        let native = resolve(&run, caller, Mode::Exec, &argv, options, &FACTS).unwrap();
+        let scripts = resolve_by_scripts(caller, Mode::Exec, &argv, options).unwrap();
+        let expected = environment(&run_in(root.path(), &scripts.env, &scripts.argv));
+        let found: BTreeMap<_, _> = native.env.iter().cloned().collect();
+        assert_eq!(found, expected, "{shell:?}, {config}");
+        // And what execve is given is what a program sees.
+        assert_eq!(
+            environment(&run_in(root.path(), &native.env, &native.argv)),
+            expected
+        );
+        result = found;
+    }
+    result
+}
+
+fn value<'a>(env: &'a BTreeMap<OsString, OsString>, name: &str) -> Option<&'a str> {
+    env.get(OsStr::new(name))
+        .map(|value| value.to_str().unwrap())
+}
+
+const NASTY: &str = r#"{"config": {"Env": [
+    "PATH=/bin:/opt/$x y'z`id`", "BACKTICK=a`id`b", "DQ=a\"b", "SQ=it's 'so'", "DOLLAR=$HOME ${HOME} $(id)", "NL=one\ntwo\n",
+    "BS=a\\b\\\\c\\", "EMPTY=", "SPACE=  a  b ", "HASH=#x", "GLOB=*", "DUP=1", "DUP=2", "TILDE=~", "EQ=a=b=c", "NOEQ", "UTF=é ❄",
+    "UID=1000", "HOME=/image", "IFS=x", "PS4=`id`", "EXCL=!x", "_x1=y", "BRACE={a,b}", "SEMI=a;b&c|d<e>f"
+]}}"#;
+
+#[test]
+fn nothing_in_a_value_is_lost_or_evaluated() {
+    let env = check_environment(
+        NASTY,
+        &[],
+        &Options {
+            home: Some("/h".into()),
+            ..Options::default()
+        },
+    );
+    let expected = [
+        (
+            "PATH",
+            "/bin:/opt/$x y'z`id`:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin",
+        ),
+        ("BACKTICK", "a`id`b"),
+        ("DQ", "a\"b"),
+        ("SQ", "it's 'so'"),
+        ("DOLLAR", "$HOME ${HOME} $(id)"),
+        ("NL", "one\ntwo\n"),
+        ("BS", "a\\b\\\\c\\"),
+        ("EMPTY", ""),
+        ("DUP", "2"),
+        ("NOEQ", ""),
+        ("HOME", "/h"),
+        ("UID", "1000"),
+        ("LD_LIBRARY_PATH", "/.singularity.d/libs"),
+        ("PS1", "Apptainer> "),
+    ];
+    for (name, wanted) in expected {
+        assert_eq!(value(&env, name), Some(wanted), "{name}");
+    }
+}
+
+#[test]
+fn the_caller_wins_only_by_injection() {
+    let config =
+        r#"{"config": {"Env": ["A=img", "B=img", "C=img", "LD_LIBRARY_PATH=/img", "PATH=/bin"]}}"#;
+    let caller = pairs(&[
+        ("A", "host"),
+        ("HOST", "a b$c`d\"e'f\\g"),
+        ("LD_LIBRARY_PATH", "/host"),
+        ("PATH", "/host"),
+        ("HOME", "/host"),
+        ("PS1", "host"),
+        ("SINGULARITYENV_B", "one"),
+        ("APPTAINERENV_B", "two"),
+        ("SINGULARITYENV_C", ""),
+        ("SINGULARITYENV_D", "$A-${PATH}-\\$A-$NONE-$-'q'\"r\"`s`"),
+        ("SINGULARITYENV_HOME", "/injected"),
+        ("SINGULARITY_BIND", "/x"),
+        ("APPTAINER_FOO", "1"),
+        ("SING_USER_DEFINED_PATH", "zz"),
+        ("EMPTY", ""),
+    ]);
+    let env = check_environment(config, &caller, &Options::default());
+    let expected = [
+        ("A", Some("img")),
+        ("B", Some("two")),
+        ("C", Some("")),
+        (
+            "D",
+            Some(
+                "img-/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin-$A--$-'q'\"r\"`s`",
+            ),
+        ),
+        ("HOST", Some("a b$c`d\"e'f\\g")),
+        ("LD_LIBRARY_PATH", Some("/img:/.singularity.d/libs")),
+        ("HOME", None),
+        ("PS1", Some("Apptainer> ")),
+        ("SINGULARITY_BIND", Some("")),
+        ("APPTAINER_FOO", None),
+        ("EMPTY", Some("")),
+    ];
+    for (name, wanted) in expected {
+        assert_eq!(value(&env, name), wanted, "{name}");
+    }
+}
+
+#[test]
+fn what_options_change() {
+    let config = r#"{"config": {"Env": ["A=img", "PATH=/bin"]}}"#;
+    let caller = pairs(&[
+        ("HOST", "1"),
+        ("TERM", "xterm"),
+        ("LANG", "de"),
+        ("http_proxy", "p"),
+        ("SINGULARITYENV_PREPEND_PATH", "/pre"),
+        ("APPTAINERENV_APPEND_PATH", "/app"),
+        ("SINGULARITYENV_A", "env"),
+        ("SINGULARITYENV_LD_LIBRARY_PATH", "/inj"),
+        ("APPTAINERENV_PS1", "\\u'q\" $X> "),
+    ]);
+    let table: [(&str, Options, Expected); 5] = [
+        (
+            "plain",
+            Options::default(),
+            &[
+                ("A", Some("env")),
+                (
+                    "PATH",
+                    Some("/pre:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/app"),
+                ),
+                ("LD_LIBRARY_PATH", Some("/inj:/.singularity.d/libs")),
+                ("LANG", Some("de")),
+            ],
+        ),
+        (
+            "cleanenv",
+            Options {
+                cleanenv: true,
+                ..Options::default()
+            },
+            &[
+                ("HOST", None),
+                ("TERM", Some("xterm")),
+                ("LANG", Some("C")),
+                ("http_proxy", Some("p")),
+                ("A", Some("env")),
+            ],
+        ),
+        (
+            "env",
+            Options {
+                env: pairs(&[("A", "1"), ("A", "2"), ("PATH", "/bin")]),
+                ..Options::default()
+            },
+            &[("A", Some("2")), ("PATH", Some("/bin"))],
+        ),
+        (
+            "no eval",
+            Options {
+                no_eval: true,
+                env: pairs(&[("A", "$PATH")]),
+                ..Options::default()
+            },
+            &[("A", Some("$PATH")), ("SINGULARITY_NO_EVAL", Some("1"))],
+        ),
+        (
+            "names",
+            Options {
+                name: "x.sif".into(),
+                container: "/a/x.sif".into(),
+                bind: "/b:/c".into(),
+                ..Options::default()
+            },
+            &[
+                ("APPTAINER_NAME", Some("x.sif")),
+                ("SINGULARITY_CONTAINER", Some("/a/x.sif")),
+                ("SINGULARITY_BIND", Some("/b:/c")),
+            ],
+        ),
+    ];
+    for (case, options, expected) in table {
+        let env = check_environment(config, &caller, &options);
+        for (name, wanted) in expected {
+            assert_eq!(value(&env, name), *wanted, "{case}: {name}");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_come_through() {
+    let raw = OsString::from_vec(b"a\xff'\n\"b".to_vec());
+    let caller = vec![
+        ("HOST".into(), raw.clone()),
+        ("SINGULARITYENV_X".into(), raw.clone()),
+    ];
+    let env = check_environment(
+        r#"{"config": {"Env": ["PATH=/bin"]}}"#,
+        &caller,
+        &Options::default(),
+    );
+    assert_eq!(env[OsStr::new("HOST")].as_bytes(), raw.as_bytes());
+    assert_eq!(env[OsStr::new("X")].as_bytes(), raw.as_bytes());
+}
+
+/// argv of `run`, by the scripts and natively, printed by the ENTRYPOINT itself.
+fn check_run(entrypoint: &[&str], cmd: &[&str], args: &[&str], no_eval: bool, expected: &[&str]) {
+    let show = ["/bin/printf", "%s\\0"];
+    let quoted = |list: &[&str]| {
+        list.iter()
+            .map(|word| format!("{word:?}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    // Without an ENTRYPOINT, what prints must come from CMD or the arguments.
+    let config = format!(
+        r#"{{"config": {{"Entrypoint": [{}], "Cmd": [{}], "Env": ["PATH=/bin", "VAR=a  b"]}}}}"#,
+        quoted(entrypoint).replace(
+            "SHOW",
+            &quoted(&show).trim_matches('"').replace("\",\"", "\", \"")
+        ),
+        quoted(cmd).replace(
+            "SHOW",
+            &quoted(&show).trim_matches('"').replace("\",\"", "\", \"")
+        ),
+    );
+    let args: Vec<OsString> = args
+        .iter()
+        .flat_map(|arg| {
+            if *arg == "SHOW" {
+                show.to_vec()
+            } else {
+                vec![*arg]
+            }
+        })
+        .map(Into::into)
+        .collect();
+    let options = Options {
+        no_eval,
+        ..Options::default()
+    };
+    for shell in [Shell::Dash, Shell::Busybox] {
+        let (root, run) = root_with(&config, shell);
+        let native = resolve(&run, &[], Mode::Run, &args, &options, &FACTS).unwrap();
+        let scripts = resolve_by_scripts(&[], Mode::Run, &args, &options).unwrap();
+        for (way, process) in [("native", &native), ("scripts", &scripts)] {
+            let found = split_nul(&run_in(root.path(), &process.env, &process.argv));
+            let mut wanted: Vec<OsString> = expected.iter().map(Into::into).collect();
+            wanted.push(OsString::new());
+            assert_eq!(found, wanted, "{way}, {shell:?}, {config}, {args:?}");
+        }
+        // The action script that other launchers of SIFs call.
+        let action: Vec<OsString> = std::iter::once("/.singularity.d/actions/run".into())
+            .chain(args.iter().cloned())
+            .collect();
+        let env = if no_eval {
+            pairs(&[("SINGULARITY_NO_EVAL", "1"), ("PATH", "/bin")])
+        } else {
+            pairs(&[("PATH", "/bin")])
+        };
+        let found = split_nul(&run_in(root.path(), &env, &action));
+        assert_eq!(found.len(), expected.len() + 1);
+    }
+}
+
+#[test]
+fn run_is_entrypoint_and_arguments_or_cmd() {
+    check_run(
+        &["SHOW", "e $x"],
+        &["c `id`", "d'\\"],
+        &[],
+        false,
+        &["e $x", "c `id`", "d'\\"],
+    );
+    check_run(&["SHOW", "e"], &["c"], &["a"], false, &["e", "a"]);
+    check_run(&["SHOW", "e"], &[], &[], false, &["e"]);
+    check_run(
+        &["SHOW", "e"],
+        &[],
+        &["-c", "x y", ""],
+        false,
+        &["e", "-c", "x y", ""],
+    );
+    check_run(&[], &["SHOW", "c"], &[], false, &["c"]);
+    check_run(&[], &["/bin/false"], &["SHOW", "a"], false, &["a"]);
+}
+
+#[test]
+fn arguments_are_evaluated_unless_no_eval() {
+    let args = [
+        "$VAR",
+        "${VAR}x",
+        "`printf hi`",
+        "$(printf \"%s\" 'a  b')",
+        "\\$VAR",
+        "\\\\",
+        "a\\b",
+        "q\"q",
+        "it's",
+        "*",
+        "~",
+        "a;b",
+        "\"$VAR\"",
+        "end\\",
+    ];
+    let evaluated = [
+        "a  b", "a  bx", "hi", "a  b", "$VAR", "\\", "a\\b", "q\"q", "it's", "*", "~", "a;b",
+        "\"a  b\"", "end\\",
+    ];
+    check_run(&["SHOW"], &["c"], &args, false, &evaluated);
+    check_run(&["SHOW"], &["c"], &args, true, &args);
+    let harmless = ["print(\"hi\")", "a b", "it's", "new\nline", "#", "!"];
+    check_run(&["SHOW"], &[], &harmless, false, &harmless);
+}
+
+#[test]
+fn actions_work_for_other_launchers() {
+    for shell in [Shell::Dash, Shell::Busybox] {
+        let (root, _) = root_with(r#"{"config": {"Env": ["PATH=/bin:/x", "A=img"]}}"#, shell);
+        let env = pairs(&[("PATH", "/usr/bin"), ("HOST", "1")]);
+        let exec: Vec<OsString> = ["/.exec", "env", "-0"].map(Into::into).to_vec();
+        let found = environment(&run_in(root.path(), &env, &exec));
+        assert_eq!(value(&found, "PATH"), Some("/bin:/x"));
+        assert_eq!(value(&found, "A"), Some("img"));
+        assert_eq!(
+            value(&found, "LD_LIBRARY_PATH"),
+            Some("/.singularity.d/libs")
+        );
+        let shell: Vec<OsString> = ["/.shell", "-c", "printf '%s %s' \"$SHELL\" \"$A\""]
+            .map(Into::into)
+            .to_vec();
+        assert_eq!(run_in(root.path(), &env, &shell), b"/bin/sh img");
+    }
+}
+
+#[test]
+fn shell_is_the_same_both_ways() {
+    for shell in [Shell::Dash, Shell::Busybox] {
+        for chosen in [None, Some("/bin/busybox")] {
+            let (root, run) = root_with(r#"{"config": {"Env": ["PATH=/bin", "A=it's"]}}"#, shell);
+            let options = Options {
+                shell: chosen.map(Into::into),
+                ..Options::default()
+            };
+            let args: Vec<OsString> = if chosen.is_some() {
+                vec!["env".into(), "-0".into()]
+            } else {
+                vec!["-c".into(), "env -0".into()]
+            };
+            let native = resolve(&run, &[], Mode::Shell, &args, &options, &FACTS).unwrap();
+            let scripts = resolve_by_scripts(&[], Mode::Shell, &args, &options).unwrap();
+            let by_scripts = environment(&run_in(root.path(), &scripts.env, &scripts.argv));
+            let natively = environment(&run_in(root.path(), &native.env, &native.argv));
+            assert_eq!(natively, by_scripts);
+        }
+    }
+}
