@@ -1,17 +1,24 @@
 //! Launches a command in a directory or a squashfs file, to try and to time the crate without the rest of siforge:
 //!
 //! ```text
-//! launch [-n] [OPTION…] ROOT COMMAND [ARGUMENT…]      ROOT: a directory, or (root only) a squashfs file
+//! launch [OPTION…] ROOT COMMAND [ARGUMENT…]      ROOT: a directory, or (root only) a squashfs file
+//!   --agent SOCKET   ROOT is a reference that the agent mounts
+//!   --step           as a step's task with CAP_SYS_ADMIN and CAP_SYS_CHROOT: two processes share a namespace
 //! ```
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
+use siforge_agent_api::{Client, Connection, Limits, MountRequest};
+use siforge_launch::syscall::Forked;
 use siforge_launch::{
-    Bind, Contain, Groups, Home, Host, NoMount, Request, RootFs, UserNamespace, plan,
+    Bind, Contain, Groups, Home, Host, NoMount, Plan, Request, RootFs, UserNamespace, plan,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -19,6 +26,8 @@ type Failure = Box<dyn std::error::Error>;
 struct Options {
     request: Request,
     dry_run: bool,
+    step: bool,
+    agent: Option<PathBuf>,
     root: PathBuf,
 }
 
@@ -38,12 +47,14 @@ fn parse() -> Result<Options, Failure> {
         env: std::env::vars_os().collect(),
         ..Request::default()
     };
-    let mut dry_run = false;
+    let (mut dry_run, mut step, mut agent) = (false, false, None);
     let root = loop {
         let word = arguments.next().ok_or("no root file system given")?;
         let mut value = || arguments.next().ok_or("an option lacks its value");
         match word.to_str() {
             Some("--dry-run") => dry_run = true,
+            Some("--step") => step = true,
+            Some("--agent") => agent = Some(PathBuf::from(value()?)),
             Some("--bind") => request.binds.extend(Bind::parse_list(&value()?)?),
             Some("--home") => request.home = Home::parse(&value()?)?,
             Some("--no-home") => request.home = Home::None,
@@ -70,6 +81,8 @@ fn parse() -> Result<Options, Failure> {
     Ok(Options {
         request,
         dry_run,
+        step,
+        agent,
         root,
     })
 }
@@ -78,6 +91,8 @@ fn run() -> Result<i32, Failure> {
     let Options {
         request,
         dry_run,
+        step,
+        agent,
         root,
     } = parse()?;
     let host = Host::observe()?;
@@ -85,6 +100,9 @@ fn run() -> Result<i32, Failure> {
     if dry_run {
         println!("{}", serde_json::to_string_pretty(&plan)?);
         return Ok(0);
+    }
+    if let Some(socket) = agent {
+        return with_agent(&plan, &host, &socket, &root);
     }
     let metadata = std::fs::metadata(&root)?;
     let source = if metadata.is_dir() {
@@ -97,7 +115,9 @@ fn run() -> Result<i32, Failure> {
             size: metadata.size(),
         }
     };
-    if host.uid == 0 {
+    if step {
+        run_step(&plan, source)
+    } else if host.uid == 0 {
         Ok(siforge_launch::enter_privileged(&plan, source)?)
     } else {
         let namespace = UserNamespace::create()?;
@@ -107,5 +127,63 @@ fn run() -> Result<i32, Failure> {
             Groups::Own,
             source,
         )?)
+    }
+}
+
+/// An ordinary user's launch by the agent's mount.
+fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path) -> Result<i32, Failure> {
+    let namespace = UserNamespace::create()?;
+    let handle = namespace.handle()?;
+    let reference = reference.to_string_lossy().into_owned();
+    let request = MountRequest {
+        reference,
+        idmap: host.uid != 0,
+        ..MountRequest::default()
+    };
+    let (reply, mount) = Client::connect(socket)?.mount(&request, Some(handle.as_fd()))?;
+    let groups = if reply.groups_mapped {
+        Groups::Mapped
+    } else {
+        Groups::Own
+    };
+    Ok(siforge_launch::enter_user(
+        plan,
+        &namespace,
+        groups,
+        RootFs::Detached(mount),
+    )?)
+}
+
+/// Two tasks of a step: this process builds the namespace, a child joins it and runs the command.
+fn run_step(plan: &Plan, source: RootFs) -> Result<i32, Failure> {
+    let (ours, theirs) = UnixStream::pair()?;
+    match siforge_launch::syscall::fork()? {
+        Forked::Parent(_) => {
+            let namespace = siforge_launch::build_namespace(plan, source)?;
+            Connection::new(ours, Limits::CLIENT)?.send(b"{}".to_vec(), &[namespace.as_fd()])?;
+            siforge_launch::drop_privileges()?;
+            Ok(theirs_exit_code(theirs)?)
+        }
+        Forked::Child => {
+            drop(ours);
+            let frame = Connection::new(theirs, Limits::CLIENT)?
+                .receive()?
+                .ok_or("the builder is gone")?;
+            let namespace = frame.descriptors.first().ok_or("no namespace came")?;
+            siforge_launch::join_namespace(namespace.as_fd())?;
+            siforge_launch::enter_directory(plan)?;
+            siforge_launch::drop_privileges()?;
+            let command = Command::new(&plan.argv[0]).args(&plan.argv[1..]).exec();
+            Err(command.into())
+        }
+    }
+}
+
+/// Waits for the only child.
+fn theirs_exit_code(theirs: UnixStream) -> Result<i32, Failure> {
+    drop(theirs);
+    match rustix::process::wait(rustix::process::WaitOptions::empty())? {
+        Some((_, status)) => Ok(status.exit_status().unwrap_or(255)),
+        None => Err("no child to wait for".into()),
     }
 }

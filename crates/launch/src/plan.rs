@@ -541,3 +541,6 @@ fn lossy_pairs<S: Serializer>(
     let text = |s: &OsStr| s.to_string_lossy().into_owned();
     serializer.collect_map(pairs.iter().map(|(name, value)| (text(name), text(value))))
 }
+
+#[cfg(test)]
+mod tests;
