@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Whose blobs the cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reuse {
+pub enum Reuse {
     /// The cache is neither read nor filled.
     Never,
     /// One user's: what is there may be used.
@@ -187,7 +187,7 @@ impl Drop for Abandon {
         for (digest, download) in self.downloads.drain(..) {
             download.fail(siforge_oci::Error::Interrupted {
                 operation: Operation::Blob {
-                    digest,
+                    digest: digest.to_string(),
                     name: self.image.clone(),
                 },
                 written: download.written(),

@@ -23,6 +23,7 @@ mod recipe;
 mod run;
 
 pub use error::Error;
+pub use fetch::Reuse;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
 pub use run::{Built, Destination, Pulled, Settings, build, pull};

@@ -23,6 +23,8 @@ pub struct Settings {
     /// Blobs fetched at once.
     pub parallel_blobs: usize,
     pub limits: Limits,
+    /// What the layer cache may be used for.
+    pub reuse: Reuse,
 }
 
 impl Settings {
@@ -35,6 +37,7 @@ impl Settings {
             memory: (threads * (16 << 20)).clamp(48 << 20, 192 << 20),
             parallel_blobs: 4,
             limits: Limits::default(),
+            reuse: Reuse::Vouched,
         }
     }
 }
@@ -70,10 +73,8 @@ pub struct Destination<'a> {
     pub path: &'a Path,
     /// Replace an existing file.
     pub force: bool,
-    /// Layer cache of this user.
+    /// Layer cache.
     pub cache: &'a Blobs,
-    /// Keep fetched blobs in the cache, and use what it has.
-    pub use_cache: bool,
 }
 
 /// Builds `resolved` into the store and publishes the artifact, readable by the agents alone until a ref makes it public.
@@ -112,7 +113,7 @@ pub async fn build(
     };
     let cache = Cache {
         blobs: &store.blobs()?,
-        reuse: Reuse::Vouched,
+        reuse: settings.reuse,
     };
     let made = assemble(
         client, resolved, recipe, &key, settings, cache, &target, &progress,
@@ -181,11 +182,7 @@ pub async fn pull(
     };
     let cache = Cache {
         blobs: destination.cache,
-        reuse: if destination.use_cache {
-            Reuse::Own
-        } else {
-            Reuse::Never
-        },
+        reuse: settings.reuse,
     };
     let made = assemble(
         client, resolved, recipe, &key, settings, cache, &target, &progress,

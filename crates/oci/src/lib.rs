@@ -35,6 +35,7 @@ mod retry;
 mod secret;
 mod tls;
 mod transport;
+mod vouch;
 
 pub use client::{Client, Layer, Resolved};
 pub use download::{Download, Reader};
