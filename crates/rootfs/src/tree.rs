@@ -50,6 +50,9 @@ pub struct Inode {
     pub links: u32,
 }
 
+/// A directory's entries, sorted by name.
+type Children = Box<[(Box<[u8]>, InodeId)]>;
+
 /// The merged tree, finished.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -57,7 +60,7 @@ pub struct Tree {
     pub(crate) root: InodeId,
     /// Directories are the last inodes, so that this table needs no keys: the first is `first_dir`.
     pub(crate) first_dir: InodeId,
-    pub(crate) children: Vec<Box<[(Box<[u8]>, InodeId)]>>,
+    pub(crate) children: Vec<Children>,
 }
 
 impl Tree {

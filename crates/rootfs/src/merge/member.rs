@@ -25,7 +25,11 @@ enum Marker<'a> {
 
 impl Merge {
     /// Places one member of a tar; a regular file's bytes are asked for.
-    pub(super) fn member(&mut self, layer: &mut Layer, header: Header) -> Result<Option<Offer>, Error> {
+    pub(super) fn member(
+        &mut self,
+        layer: &mut Layer,
+        header: Header,
+    ) -> Result<Option<Offer>, Error> {
         self.count_entry()?;
         if let Some(marker) = marker(&header.path) {
             self.mark(layer, &header.path, marker)?;
@@ -39,7 +43,9 @@ impl Merge {
             }
             Type::Directory => Kind::Directory,
             Type::File => Kind::File { size: header.size },
-            Type::Symlink => Kind::Symlink { target: self.target(path, &header.link)? },
+            Type::Symlink => Kind::Symlink {
+                target: self.target(path, &header.link)?,
+            },
             Type::CharDevice => {
                 let (major, minor) = device(&header)?;
                 Kind::CharDevice { major, minor }
@@ -50,7 +56,10 @@ impl Merge {
             }
             Type::Fifo => Kind::Fifo,
             Type::Other(kind) => {
-                return Err(Error::UnknownType { path: printable(path), kind: char::from(kind) });
+                return Err(Error::UnknownType {
+                    path: printable(path),
+                    kind: char::from(kind),
+                });
             }
         };
         let meta = self.meta(&header)?;
@@ -66,14 +75,30 @@ impl Merge {
         self.count_entry()?;
         let (kind, data): (_, &[u8]) = match entry.kind {
             EntryKind::Directory => (Kind::Directory, b""),
-            EntryKind::File { data } => (Kind::File { size: data.len() as u64 }, data),
-            EntryKind::Symlink { target } => (Kind::Symlink { target: self.target(entry.path, target)? }, b""),
+            EntryKind::File { data } => (
+                Kind::File {
+                    size: data.len() as u64,
+                },
+                data,
+            ),
+            EntryKind::Symlink { target } => (
+                Kind::Symlink {
+                    target: self.target(entry.path, target)?,
+                },
+                b"",
+            ),
         };
         let offer = self.place(layer, entry.path, entry.meta.clone(), kind)?;
         Ok(offer.map(|offer| (offer, data)))
     }
 
-    fn place(&mut self, layer: &mut Layer, path: &[u8], meta: Meta, kind: Kind) -> Result<Option<Offer>, Error> {
+    fn place(
+        &mut self,
+        layer: &mut Layer,
+        path: &[u8],
+        meta: Meta,
+        kind: Kind,
+    ) -> Result<Option<Offer>, Error> {
         let (dir, name) = match self.locate(layer, path)? {
             Place::Child { dir, name } => (dir, name),
             Place::Root if kind == Kind::Directory => {
@@ -82,7 +107,12 @@ impl Merge {
                 }
                 return Ok(None);
             }
-            Place::Root => return Err(Error::RootNotDirectory { path: printable(path), kind: kind_name(&kind) }),
+            Place::Root => {
+                return Err(Error::RootNotDirectory {
+                    path: printable(path),
+                    kind: kind_name(&kind),
+                });
+            }
         };
         let Kind::File { size } = kind else {
             if kind == Kind::Directory {
@@ -95,7 +125,10 @@ impl Merge {
         };
         self.apparent_bytes = self.apparent_bytes.saturating_add(size);
         if self.apparent_bytes > self.limits.apparent_bytes {
-            return Err(Error::TooManyBytes { path: printable(path), limit: self.limits.apparent_bytes });
+            return Err(Error::TooManyBytes {
+                path: printable(path),
+                limit: self.limits.apparent_bytes,
+            });
         }
         let emit = if self.known.is_known() {
             self.known.get(self.files.len(), layer.files.len())
@@ -109,18 +142,23 @@ impl Merge {
         Ok(Some(Offer { inode, size, emit }))
     }
 
-    fn put_directory(&mut self, layer: &mut Layer, dir: NodeId, name: &[u8], meta: Meta) -> Result<(), Error> {
+    fn put_directory(
+        &mut self,
+        layer: &mut Layer,
+        dir: NodeId,
+        name: &[u8],
+        meta: Meta,
+    ) -> Result<(), Error> {
         let child = self.nodes.child(dir, name);
         if let Some(directory) = child.and_then(|child| self.nodes.directory_mut(child)) {
             directory.meta = Some(meta);
             return Ok(());
         }
-        if child.is_some() {
-            layer.forget_parent();
-        }
         self.keep(name.len())?;
         let above = self.nodes.above_child(dir, name);
-        self.put(dir, name, Directory::new(Some(meta), above));
+        if self.put(dir, name, Directory::body(Some(meta), above)).1 {
+            layer.forget_parent();
+        }
         Ok(())
     }
 
@@ -131,11 +169,10 @@ impl Merge {
         name: &[u8],
         inode: InodeId,
     ) -> Result<(), Error> {
-        if self.nodes.child(dir, name).is_some() {
+        self.keep(name.len())?;
+        if self.put(dir, name, Body::Leaf(inode)).1 {
             layer.forget_parent();
         }
-        self.keep(name.len())?;
-        self.put(dir, name, Body::Leaf(inode));
         Ok(())
     }
 
@@ -149,12 +186,14 @@ impl Merge {
         match marker {
             Marker::Whiteout(name) => {
                 if matches!(name, b"" | b"." | b"..") {
-                    return Err(Error::BadWhiteout { path: printable(path) });
+                    return Err(Error::BadWhiteout {
+                        path: printable(path),
+                    });
                 }
                 self.keep(name.len())?;
                 let node = match self.nodes.child(dir, name) {
                     Some(node) => node,
-                    None => self.put(dir, name, Body::Nothing),
+                    None => self.put(dir, name, Body::Nothing).0,
                 };
                 self.nodes.get_mut(node).cut = true;
             }
@@ -170,10 +209,15 @@ impl Merge {
 
     fn target(&mut self, path: &[u8], target: &[u8]) -> Result<Vec<u8>, Error> {
         if target.is_empty() {
-            return Err(Error::EmptySymlink { path: printable(path) });
+            return Err(Error::EmptySymlink {
+                path: printable(path),
+            });
         }
         if target.len() > MAX_TARGET {
-            return Err(Error::SymlinkTooLong { path: printable(path), limit: MAX_TARGET });
+            return Err(Error::SymlinkTooLong {
+                path: printable(path),
+                limit: MAX_TARGET,
+            });
         }
         self.keep(target.len())?;
         Ok(target.to_vec())
@@ -184,7 +228,10 @@ impl Merge {
         let dropped = printable(dropped);
         let is_same = |warning: &Warning| matches!(warning, Warning::XattrDropped { name, .. } if *name == dropped);
         if !self.warnings.iter().any(is_same) {
-            self.warn(Warning::XattrDropped { path: printable(path), name: dropped });
+            self.warn(Warning::XattrDropped {
+                path: printable(path),
+                name: dropped,
+            });
         }
     }
 
@@ -198,7 +245,10 @@ impl Merge {
             }
             bytes += name.len() + value.len();
             if bytes > self.limits.xattr_bytes {
-                return Err(Error::XattrsTooLarge { path: path(), limit: self.limits.xattr_bytes });
+                return Err(Error::XattrsTooLarge {
+                    path: path(),
+                    limit: self.limits.xattr_bytes,
+                });
             }
             if is_kept_xattr(name) {
                 xattrs.push((name.clone(), value.clone()));
@@ -219,7 +269,10 @@ impl Merge {
 
 impl Layer {
     fn is_wanted(&self, path: &[u8]) -> bool {
-        !self.wanted.is_empty() && self.wanted.contains(&crate::path::components(path).join(&b'/'))
+        !self.wanted.is_empty()
+            && self
+                .wanted
+                .contains(&crate::path::components(path).join(&b'/'))
     }
 }
 
@@ -243,7 +296,10 @@ fn marker(path: &[u8]) -> Option<Marker<'_>> {
 /// What an image keeps. Overlayfs's own attributes would take effect when the image is a lower layer of a mount;
 /// labels and ACLs belong to the host's policy and are not in squashfs.
 fn is_kept_xattr(name: &[u8]) -> bool {
-    match name.strip_prefix(b"user.").or_else(|| name.strip_prefix(b"trusted.")) {
+    match name
+        .strip_prefix(b"user.")
+        .or_else(|| name.strip_prefix(b"trusted."))
+    {
         Some(rest) => !rest.is_empty() && !rest.starts_with(b"overlay."),
         None => name == b"security.capability",
     }
@@ -254,7 +310,11 @@ fn owner(header: &Header, what: &'static str, value: i64) -> Result<u32, Error> 
     let id = u32::try_from(value).or_else(|_| i32::try_from(value).map(|id| id as u32));
     match id {
         Ok(id) if id != u32::MAX => Ok(id),
-        _ => Err(Error::OutOfRange { path: printable(&header.path), what, value }),
+        _ => Err(Error::OutOfRange {
+            path: printable(&header.path),
+            what,
+            value,
+        }),
     }
 }
 
@@ -262,9 +322,16 @@ fn owner(header: &Header, what: &'static str, value: i64) -> Result<u32, Error> 
 fn device(header: &Header) -> Result<(u32, u32), Error> {
     let number = |what, value: i64, limit: u32| match u32::try_from(value) {
         Ok(number) if number <= limit => Ok(number),
-        _ => Err(Error::OutOfRange { path: printable(&header.path), what, value }),
+        _ => Err(Error::OutOfRange {
+            path: printable(&header.path),
+            what,
+            value,
+        }),
     };
-    Ok((number("device major", header.major, 0xfff)?, number("device minor", header.minor, 0xf_ffff)?))
+    Ok((
+        number("device major", header.major, 0xfff)?,
+        number("device minor", header.minor, 0xf_ffff)?,
+    ))
 }
 
 fn kind_name(kind: &Kind) -> &'static str {

@@ -54,7 +54,10 @@ pub enum Ensure {
 /// The end of a pass.
 #[derive(Debug)]
 pub enum Outcome {
-    Done { tree: Tree, warnings: Vec<Warning> },
+    Done {
+        tree: Tree,
+        warnings: Vec<Warning>,
+    },
     /// A file whose bytes were emitted turned out hidden, or one that was skipped is needed: run the whole build again
     /// with this map. The second pass over the same layers never restarts.
     Restart(Visibility),
@@ -75,9 +78,15 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::SymlinkReplaced { path } => {
-                write!(f, "{path}: a directory that an upper layer implies replaces a lower layer's symlink")
+                write!(
+                    f,
+                    "{path}: a directory that an upper layer implies replaces a lower layer's symlink"
+                )
             }
-            Warning::XattrDropped { path, name } => write!(f, "extended attribute {name} is not kept, first seen at {path}"),
+            Warning::XattrDropped { path, name } => write!(
+                f,
+                "extended attribute {name} is not kept, first seen at {path}"
+            ),
             Warning::More { count } => write!(f, "{count} more warnings of this kind"),
         }
     }
@@ -125,10 +134,13 @@ impl Merge {
     /// `known` is what [`Outcome::Restart`] gave, else the default.
     pub fn new(limits: Limits, known: Visibility) -> Merge {
         let mut nodes = Nodes::default();
-        let root = nodes.add(Directory::new(None, Above::Free));
+        let root = nodes.add(Directory::body(None, Above::Free));
         Merge {
             // Ids are 32 bits, and an entry takes at most one node more than one, and an inode.
-            limits: Limits { entries: limits.entries.min(1 << 30), ..limits },
+            limits: Limits {
+                entries: limits.entries.min(1 << 30),
+                ..limits
+            },
             known,
             nodes,
             root,
@@ -158,7 +170,9 @@ impl Merge {
         for entry in entries {
             if let Some((offer, mut data)) = self.entry(&mut layer, entry)? {
                 let inode = offer.emit.then_some(offer.inode);
-                contents.file(inode, offer.size, &mut data).map_err(ApplyError::Contents)?;
+                contents
+                    .file(inode, offer.size, &mut data)
+                    .map_err(ApplyError::Contents)?;
             }
         }
         self.end_layer(layer)?;
@@ -220,19 +234,25 @@ impl Merge {
                     nodes::Body::Leaf(_) => return,
                 }
             }
-            let meta = |mode| Meta { mode, mtime, ..Meta::default() };
+            let meta = |mode| Meta {
+                mode,
+                mtime,
+                ..Meta::default()
+            };
             let body = if i + 1 == components.len() && kind == Ensure::File {
                 let inode = self.add_inode(meta(0o644), Kind::File { size: 0 });
                 nodes::Body::Leaf(inode)
             } else {
-                Directory::new(Some(meta(0o755)), Above::Free)
+                Directory::body(Some(meta(0o755)), Above::Free)
             };
-            dir = self.put(dir, name, body);
+            dir = self.put(dir, name, body).0;
         }
     }
 
     fn begin_layer(&mut self) -> Layer {
-        let root = self.nodes.add(Directory::new(None, Above::Merged(self.root)));
+        let root = self
+            .nodes
+            .add(Directory::body(None, Above::Merged(self.root)));
         Layer::new(root, self.wanted())
     }
 
@@ -254,22 +274,26 @@ impl Merge {
 
     fn add_inode(&mut self, meta: Meta, kind: Kind) -> InodeId {
         let id = self.inodes.len() as InodeId;
-        self.inodes.push(Inode { meta, kind, links: 0 });
+        self.inodes.push(Inode {
+            meta,
+            kind,
+            links: 0,
+        });
         self.states.push(State::default());
         id
     }
 
-    /// Sets what stands at `name`, whatever stood there; a cut stays.
-    fn put(&mut self, dir: NodeId, name: &[u8], body: nodes::Body) -> NodeId {
+    /// Sets what stands at `name`; a cut stays. True if something stood there.
+    fn put(&mut self, dir: NodeId, name: &[u8], body: nodes::Body) -> (NodeId, bool) {
         if let Some(child) = self.nodes.child(dir, name) {
             self.nodes.get_mut(child).body = body;
-            return child;
+            return (child, true);
         }
         let child = self.nodes.add(body);
         if let Some(directory) = self.nodes.directory_mut(dir) {
             directory.children.insert(name.into(), child);
         }
-        child
+        (child, false)
     }
 
     fn warn(&mut self, warning: Warning) {

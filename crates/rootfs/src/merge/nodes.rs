@@ -93,7 +93,9 @@ impl Nodes {
         match self.directory(merged) {
             Some(directory) if !directory.opaque => match directory.children.get(name) {
                 None => Above::Free,
-                Some(&child) if self.get(child).cut || self.directory(child).is_none() => Above::Hidden,
+                Some(&child) if self.get(child).cut || self.directory(child).is_none() => {
+                    Above::Hidden
+                }
                 Some(&child) => Above::Merged(child),
             },
             _ => Above::Hidden,
@@ -113,7 +115,12 @@ impl Nodes {
 }
 
 impl Directory {
-    pub(super) fn new(meta: Option<Meta>, above: Above) -> Body {
-        Body::Directory(Box::new(Directory { children: BTreeMap::new(), meta, opaque: false, above }))
+    pub(super) fn body(meta: Option<Meta>, above: Above) -> Body {
+        Body::Directory(Box::new(Directory {
+            children: BTreeMap::new(),
+            meta,
+            opaque: false,
+            above,
+        }))
     }
 }
