@@ -6,7 +6,7 @@
 //! ```
 
 use crate::durable::{self, Temp};
-use crate::{Error, layout};
+use crate::{Error, layout, leftovers};
 use siforge_reference::Digest;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -63,19 +63,7 @@ impl Blobs {
 
     /// Removes what dead downloads of this machine left; returns how many.
     pub fn sweep_dead(&self) -> Result<usize, Error> {
-        let root = self.dir.join("sha256");
-        let mut removed = 0;
-        for entry in std::fs::read_dir(&root).map_err(Error::io("list", &root))? {
-            let entry = entry.map_err(Error::io("list", &root))?;
-            if entry
-                .file_type()
-                .map_err(Error::io("stat", &entry.path()))?
-                .is_dir()
-            {
-                removed += durable::sweep_dead(&entry.path())?;
-            }
-        }
-        Ok(removed)
+        leftovers::remove_dead(&leftovers::find(&self.dir.join("sha256"), 1)?)
     }
 }
 

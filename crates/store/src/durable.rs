@@ -7,7 +7,7 @@
 
 use crate::Error;
 use crate::layout::TEMP_PREFIX;
-use crate::writer::{Liveness, Writer, start_time};
+use crate::writer::Writer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, OpenOptions, Permissions};
@@ -232,31 +232,6 @@ pub(crate) fn json_temp<T: Serialize>(dir: &Path, value: &T, mode: u32) -> Resul
     Ok(temp)
 }
 
-/// Removes unfinished files in `dir` whose writer is dead, as far as this process can tell; returns how many.
-pub(crate) fn sweep_dead(dir: &Path) -> Result<usize, Error> {
-    let observer = Writer::current();
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        other => other.map_err(Error::io("list", dir))?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry.map_err(Error::io("list", dir))?;
-        let name = entry.file_name();
-        let Some(writer) = name
-            .to_str()
-            .filter(|name| name.starts_with(TEMP_PREFIX))
-            .and_then(Writer::of_temp_name)
-        else {
-            continue;
-        };
-        if writer.liveness(&observer, start_time) == Liveness::Dead && remove(&entry.path())? {
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
 /// The UTF-8 names in a directory, unfinished files left out; none if there is no such directory.
 pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
     let entries = match std::fs::read_dir(dir) {
@@ -280,4 +255,83 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
         );
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eexist_after_a_lost_reply_is_our_own_link() {
+        // What an NFS client does when the reply to LINK was lost: it sends the call again and gets EEXIST.
+        let dir = tempfile::tempdir().unwrap();
+        let temp = Temp::create(dir.path()).unwrap();
+        let target = dir.path().join("name");
+        std::fs::hard_link(temp.path(), &target).unwrap();
+        assert_eq!(temp.link(&target).unwrap(), Link::Made);
+    }
+
+    #[test]
+    fn eexist_of_anothers_file_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let temp = Temp::create(dir.path()).unwrap();
+        let target = dir.path().join("name");
+        std::fs::write(&target, "other").unwrap();
+        assert_eq!(temp.link(&target).unwrap(), Link::Taken);
+        // A second name elsewhere does not make the target ours.
+        std::fs::hard_link(temp.path(), dir.path().join("elsewhere")).unwrap();
+        assert_eq!(temp.link(&target).unwrap(), Link::Taken);
+        assert_eq!(std::fs::read(&target).unwrap(), b"other");
+    }
+
+    #[test]
+    fn whose_link_it_is() {
+        for (links, same_file, expected) in [
+            (1, false, false),
+            (1, true, false),
+            (2, false, false),
+            (2, true, true),
+            (3, true, true),
+        ] {
+            assert_eq!(
+                is_own_link(links, same_file),
+                expected,
+                "{links} {same_file}"
+            );
+        }
+    }
+
+    #[test]
+    fn stale_handles_are_opened_again() {
+        let mut tries = 0;
+        let result = retry_stale(|| {
+            tries += 1;
+            if tries < 3 {
+                Err(io::ErrorKind::StaleNetworkFileHandle.into())
+            } else {
+                Ok(tries)
+            }
+        });
+        assert_eq!(result.unwrap(), 3);
+        assert!(
+            retry_stale(|| Err::<(), _>(io::ErrorKind::StaleNetworkFileHandle.into())).is_err()
+        );
+    }
+
+    #[test]
+    fn json_is_bounded_and_versioned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let read = |limit| read_json::<serde_json::Value>(&path, limit, 1);
+        assert!(read(10).unwrap().is_none());
+        std::fs::write(&path, r#"{"format": 1, "later": [1]}"#).unwrap();
+        assert!(read(100).unwrap().is_some());
+        assert!(matches!(read(10), Err(Error::TooLarge { limit: 10, .. })));
+        std::fs::write(&path, r#"{"format": 2}"#).unwrap();
+        assert!(matches!(read(100), Err(Error::FileFormat { found: 2, .. })));
+        for bad in ["", "{", "{}", "[]", "{\"format\": \"x\"}"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(read(100), Err(Error::Damaged { .. })), "{bad}");
+        }
+    }
 }

@@ -110,6 +110,21 @@ impl Layout {
         self.root.join("trash")
     }
 
+    /// Where unfinished files can lie: directories, and how many levels below them.
+    pub(crate) fn unfinished(&self) -> Vec<(PathBuf, usize)> {
+        let below = |directory: &str, depth| (self.root.join(directory), depth);
+        vec![
+            (self.root.clone(), 0),
+            below("sif/sha256", 0),
+            below("recipes/sha256", 1),
+            below("refs", 2),
+            below("blobs/sha256", 1),
+            below("claims", 0),
+            below("leases", 0),
+            below("tmp", 0),
+        ]
+    }
+
     /// The directories of an empty store.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         [

@@ -133,19 +133,19 @@ impl Revision {
 /// What a writer has to do. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
-    Write(Revision),
+    Write(Box<Revision>),
     Keep,
     Refuse { found: u64 },
 }
 
 fn decide(newest: Option<&Revision>, content: Option<&RefContent>, generation: u64) -> Step {
     let next = |revision| {
-        Step::Write(Revision {
+        Step::Write(Box::new(Revision {
             format: FORMAT,
             revision,
             generation,
             content: content.cloned(),
-        })
+        }))
     };
     match newest {
         None if content.is_none() => Step::Keep,
@@ -294,7 +294,7 @@ impl Store {
                     if link_revision(&dir, &revision)? && self.is_newest(&dir, &revision)? {
                         replace_current(&dir, &revision)?;
                         prune(&dir, revision.revision, history)?;
-                        return Ok((Some(revision), true));
+                        return Ok((Some(*revision), true));
                     }
                 }
             }
@@ -365,3 +365,6 @@ fn list_revisions(dir: &Path) -> Result<Vec<u64>, Error> {
         .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 use crate::blobs::Blobs;
 use crate::durable::{self, Link};
 use crate::layout::{FORMAT, Layout};
+use crate::leftovers::{self, Leftover};
 use crate::{Error, layout};
 use serde::{Deserialize, Serialize};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// An open store. Cheap to clone; holds no file open.
 #[derive(Clone, Debug)]
@@ -97,17 +98,18 @@ impl Store {
         Blobs::at(&self.layout.blobs())
     }
 
-    /// Removes what dead builds of this machine left unfinished; what other machines left is recognised by its name and age later.
-    pub fn sweep_dead(&self) -> Result<usize, Error> {
-        let directories: [PathBuf; 3] = [
-            self.layout.artifacts(),
-            self.layout.temp(),
-            self.layout.root().to_owned(),
-        ];
-        let mut removed = 0;
-        for directory in directories {
-            removed += durable::sweep_dead(&directory)?;
+    /// Unfinished files anywhere in the store, with what can be known of their writers from here.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>, Error> {
+        let mut found = Vec::new();
+        for (directory, depth) in self.layout.unfinished() {
+            found.append(&mut leftovers::find(&directory, depth)?);
         }
-        Ok(removed + self.blobs()?.sweep_dead()?)
+        Ok(found)
+    }
+
+    /// Removes what dead builds of this machine left unfinished; returns how many. What other machines left is told by
+    /// [`Store::leftovers`] and [`Leftover::stamp`].
+    pub fn sweep_dead(&self) -> Result<usize, Error> {
+        leftovers::remove_dead(&self.leftovers()?)
     }
 }
