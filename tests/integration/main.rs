@@ -1,2 +1,4 @@
+mod agent;
 mod architecture;
 mod harness;
+mod registry;

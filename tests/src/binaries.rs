@@ -1,6 +1,8 @@
 //! The project's own binaries, built once per run.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
@@ -56,6 +58,31 @@ fn locate(name: &str) -> PathBuf {
     assert!(path.is_file(), "{} is not there", path.display());
     std::path::absolute(&path)
         .unwrap_or_else(|e| panic!("absolute path of {}: {e}", path.display()))
+}
+
+/// Whether an ordinary user can execute a file: a checkout below /root is closed to them.
+fn reachable_by_all(path: &Path) -> bool {
+    path.ancestors().skip(1).all(|dir| {
+        fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    })
+}
+
+/// A copy below /tmp, the same for every run from this folder.
+fn public_copy(name: &str, path: &Path) -> PathBuf {
+    let origin = crate::image::sha256(path.as_os_str().as_encoded_bytes());
+    let dir = PathBuf::from(format!("/tmp/siforge-bin-{}", &origin[7..19]));
+    let (new, copy) = (
+        dir.join(format!(".{name}.{}", std::process::id())),
+        dir.join(name),
+    );
+    // Renamed into place: another test binary may be executing the old one.
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::copy(path, &new))
+        .and_then(|_| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::rename(&new, &copy))
+        .unwrap_or_else(|e| panic!("copy {} to {}: {e}", path.display(), copy.display()));
+    copy
 }
 
 /// `target/debug` or `target/release`: where the running binary (there, or in `deps/`) was built.

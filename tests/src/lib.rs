@@ -16,6 +16,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod config;
+pub mod demo;
 pub mod image;
 pub mod images;
 pub mod need;

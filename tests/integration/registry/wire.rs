@@ -1,0 +1,125 @@
+//! The other side of a wire, for what no real registry does on demand: an HTTP server that says what a test wants, and a
+//! proxy that breaks connections.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) path: String,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer; `Content-Length` is added.
+pub(super) struct Answer {
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: String::new(),
+            body: body.into(),
+        }
+    }
+
+    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
+        self
+    }
+}
+
+/// An HTTP/1.1 server on 127.0.0.1 with one request a connection; its threads end with the test binary.
+pub(super) struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    pub(super) fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (answer, log) = (Arc::new(answer), Arc::clone(&seen));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                // A client that goes away in the middle is its own matter.
+                std::thread::spawn(move || serve(stream, &*answer, &log).ok());
+            }
+        });
+        Self { address, seen }
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// What was asked for so far.
+    pub(super) fn seen(&self) -> Vec<Request> {
+        self.seen.lock().expect("lock").clone()
+    }
+}
+
+fn serve(
+    stream: TcpStream,
+    answer: &dyn Fn(&Request) -> Answer,
+    log: &Mutex<Vec<Request>>,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&stream).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let mut headers = Vec::new();
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let request = Request { path, headers };
+    let answer = answer(&request);
+    log.lock().expect("lock").push(request);
+    let head = format!(
+        "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n",
+        answer.status,
+        answer.body.len(),
+        answer.headers
+    );
+    (&stream).write_all(head.as_bytes())?;
+    (&stream).write_all(&answer.body)
+}
+
+/// A TCP proxy on 127.0.0.1 that cuts each connection after it has brought `limit` bytes from the server.
+pub(super) fn cutting_proxy(target: &str, limit: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let target = target.to_owned();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&target).expect("connect to the registry");
+            std::thread::spawn(move || cut_after(client, server, limit).ok());
+        }
+    });
+    address
+}
+
+fn cut_after(client: TcpStream, server: TcpStream, limit: u64) -> std::io::Result<()> {
+    let (mut up_from, mut up_to) = (client.try_clone()?, server.try_clone()?);
+    let up = std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to));
+    let copied = std::io::copy(&mut (&server).take(limit), &mut &client);
+    server.shutdown(Shutdown::Both).ok();
+    client.shutdown(Shutdown::Both).ok();
+    up.join().ok();
+    copied.map(drop)
+}

@@ -1,0 +1,5 @@
+//! `make demo`.
+
+fn main() {
+    siforge_tests::demo::demo();
+}
