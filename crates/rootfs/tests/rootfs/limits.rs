@@ -14,7 +14,7 @@ fn check(name: &str, limits: &Limits, tar: &[u8], expect: &str) {
 }
 
 #[test]
-fn limits() {
+fn entries_and_bytes() {
     let base = Limits::default();
     let three = layer("d:a f:a/b=1234 f:a/c=56");
     check(
@@ -62,6 +62,12 @@ fn limits() {
         &three,
         "files of the layers sum up to more than 5 bytes (at a/c)",
     );
+}
+
+#[test]
+fn the_tar_and_what_is_kept_of_it() {
+    let base = Limits::default();
+    let three = layer("d:a f:a/b=1234 f:a/c=56");
     check(
         "tar met",
         &Limits {
@@ -99,6 +105,12 @@ fn limits() {
         &layer("s:abcde>fghijk"),
         "names, link targets and extended attributes of the layers need more than 10 bytes",
     );
+}
+
+#[test]
+fn paths_and_attributes() {
+    let base = Limits::default();
+    let three = layer("d:a f:a/b=1234 f:a/c=56");
     check(
         "path met",
         &Limits {

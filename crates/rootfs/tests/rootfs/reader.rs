@@ -270,7 +270,10 @@ fn pax_records() {
         xattrs.xattrs,
         expect.map(|(name, value)| (name.to_vec(), value.to_vec()))
     );
+}
 
+#[test]
+fn faults_in_pax_records() {
     let raw = |data: &[u8]| Tar::new().extension(b'x', data).file("a", b"").end();
     for (name, data, expect) in [
         ("no length", &b"path=x\n"[..], "record has no length"),
@@ -492,8 +495,22 @@ fn old_gnu_sparse_with_extension_blocks() {
     );
 }
 
+const V01: [(&str, &[u8]); 4] = [
+    ("GNU.sparse.name", b"real"),
+    ("GNU.sparse.size", b"15"),
+    ("GNU.sparse.numblocks", b"2"),
+    ("GNU.sparse.map", b"3,3,10,2"),
+];
+
+const V10: [(&str, &[u8]); 4] = [
+    ("GNU.sparse.major", b"1"),
+    ("GNU.sparse.minor", b"0"),
+    ("GNU.sparse.name", b"real"),
+    ("GNU.sparse.realsize", b"15"),
+];
+
 #[test]
-fn pax_sparse() {
+fn pax_sparse_0() {
     let v00 = [
         pax_record(b"GNU.sparse.size", b"15"),
         pax_record(b"GNU.sparse.numblocks", b"2"),
@@ -509,44 +526,39 @@ fn pax_sparse() {
         .1,
         SPARSE
     );
-    let v01: [(&str, &[u8]); 4] = [
-        ("GNU.sparse.name", b"real"),
-        ("GNU.sparse.size", b"15"),
-        ("GNU.sparse.numblocks", b"2"),
-        ("GNU.sparse.map", b"3,3,10,2"),
-    ];
-    let (member, data) = one(Tar::new().pax(&v01).file("a", b"abcde"));
+    let (member, data) = one(Tar::new().pax(&V01).file("a", b"abcde"));
     assert_eq!((&member.path[..], &data[..]), (&b"real"[..], SPARSE));
-    let v10: [(&str, &[u8]); 4] = [
-        ("GNU.sparse.major", b"1"),
-        ("GNU.sparse.minor", b"0"),
-        ("GNU.sparse.name", b"real"),
-        ("GNU.sparse.realsize", b"15"),
-    ];
+}
+
+#[test]
+fn pax_sparse_1() {
     let mut map = b"2\n3\n3\n10\n2\n".to_vec();
     map.resize(512, 0);
     let (member, data) = one(Tar::new()
-        .pax(&v10)
+        .pax(&V10)
         .file("GNUSparseFile.1/a", &[&map[..], b"abcde"].concat()));
     assert_eq!((&member.path[..], &data[..]), (&b"real"[..], SPARSE));
     // A file of nothing but a hole, and one without any.
     let empty = [b"0\n".to_vec(), vec![0; 510]].concat();
-    assert_eq!(one(Tar::new().pax(&v10).file("a", &empty)).1, [0; 15]);
+    assert_eq!(one(Tar::new().pax(&V10).file("a", &empty)).1, [0; 15]);
     let mut dense = b"1\n0\n15\n".to_vec();
     dense.resize(512, 0);
     assert_eq!(
         one(Tar::new()
-            .pax(&v10)
+            .pax(&V10)
             .file("a", &[&dense[..], &[b'z'; 15]].concat()))
         .1,
         [b'z'; 15]
     );
+}
 
+#[test]
+fn faults_in_pax_sparse_maps() {
     let bad = |map: &[u8]| {
         let mut map = map.to_vec();
         map.resize(512, 0);
         Tar::new()
-            .pax(&v10)
+            .pax(&V10)
             .file("a", &[&map[..], b"abcde"].concat())
             .end()
     };
@@ -573,14 +585,14 @@ fn pax_sparse() {
     fails(
         "count",
         &Tar::new()
-            .pax(&[v01[1], ("GNU.sparse.numblocks", b"3"), v01[3]])
+            .pax(&[V01[1], ("GNU.sparse.numblocks", b"3"), V01[3]])
             .file("a", b"abcde")
             .end(),
         "number of pieces is wrong",
     );
     fails(
         "a directory",
-        &Tar::new().pax(&v01).dir("a").end(),
+        &Tar::new().pax(&V01).dir("a").end(),
         "member is not a file",
     );
 }

@@ -15,7 +15,7 @@ fn check(name: &str, layers: &[&str], expect: &str) {
 }
 
 #[test]
-fn whiteouts_and_opaque_markers() {
+fn whiteouts() {
     check("nothing", &[], "");
     check(
         "whiteout hides a lower file",
@@ -69,6 +69,10 @@ fn whiteouts_and_opaque_markers() {
         &["f:a/x=1", "f:a/.wh.x f:a d:a"],
         "a/ a/x=1",
     );
+}
+
+#[test]
+fn opaque_markers_and_aufs() {
     check(
         "opaque hides what is lower in the directory",
         &["f:a/x=1 f:a/d/y=1", "f:a/.wh..wh..opq f:a/z=2"],
@@ -368,8 +372,7 @@ fn hard_links() {
 }
 
 #[test]
-fn hard_links_across_layers() {
-    let unresolved = "error: hard link b: its target a is neither in its layer nor in those below";
+fn hard_links_to_lower_layers() {
     check("to the layer below", &["f:a=1", "h:b>a"], "a=1 b~a");
     check(
         "… further down",
@@ -405,6 +408,11 @@ fn hard_links_across_layers() {
         &["f:a=1", "h:b>a", "f:.wh.b f:.wh.a"],
         "",
     );
+}
+
+#[test]
+fn hidden_between_the_link_and_its_target() {
+    let unresolved = "error: hard link b: its target a is neither in its layer nor in those below";
     check(
         "whiteout between",
         &["f:a=1", "f:.wh.a", "h:b>a"],
@@ -440,6 +448,11 @@ fn hard_links_across_layers() {
         &["f:d/a=1", "s:e>d h:b>e/a"],
         "b=1 d/ d/a~b e>d",
     );
+}
+
+#[test]
+fn hard_links_to_other_than_files() {
+    let unresolved = "error: hard link b: its target a is neither in its layer nor in those below";
     check(
         "to a lower directory",
         &["d:a", "h:b>a"],
@@ -464,5 +477,19 @@ fn hard_links_across_layers() {
         "to a lower link's inode",
         &["f:a=1 h:x>a", "h:b>x", "f:.wh.x"],
         "a=1 b~a",
+    );
+}
+
+/// The result is umoci's unpacking of these layers.
+#[test]
+fn as_umoci_unpacks() {
+    check(
+        "links across three layers",
+        &[
+            "f:a=1 d:d f:d/x=x f:d/y=y s:lnk>d f:gone=g d:o f:o/1=1 h:a2>a",
+            "h:b>a h:c>d/x h:sl>lnk f:.wh.gone d:o f:o/.wh..wh..opq f:o/2=2 f:d/.wh.x",
+            "f:a=3 h:e>b f:.wh.a2",
+        ],
+        "a=3 b=1 c=x d/ d/y=y e~b lnk>d o/ o/2=2 sl~lnk",
     );
 }
