@@ -66,8 +66,8 @@ impl Codec {
         let block = block_size as usize;
         match self {
             Self::Zstd { level } if level <= 4 => 2 * block + (3 << 20) / 2,
-            Self::Zstd { level } if level <= 12 => 12 * block + (1 << 20),
-            Self::Zstd { .. } => 20 * block + (4 << 20),
+            Self::Zstd { level } if level <= 12 => 12 * block + (4 << 20),
+            Self::Zstd { .. } => 20 * block + (8 << 20),
             // sizeof(struct libdeflate_compressor), lib/deflate_compress.c: 0.9 MB with hash chains, 8.9 MB where the
             // near-optimal parser keeps its match cache.
             Self::Gzip { level } if level < 10 => 1 << 20,

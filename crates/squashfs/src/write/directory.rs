@@ -102,3 +102,45 @@ pub(super) fn append(
         .and_then(|size| size.checked_add(LISTING_EXTRA));
     Ok(size.map(|size| Listing { start, size, index }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(entries: &[(u64, u32)], name: &[u8]) -> Vec<usize> {
+        let named = |(block, number): &(u64, u32)| Named {
+            name,
+            inode: MetaRef::new(*block, 0),
+            number: *number,
+            kind: InodeType::File,
+        };
+        let entries: Vec<_> = entries.iter().map(named).collect();
+        let (mut rest, mut runs) = (&entries[..], Vec::new());
+        while !rest.is_empty() {
+            let length = run_length(rest);
+            runs.push(length);
+            rest = &rest[length..];
+        }
+        runs
+    }
+
+    #[test]
+    fn headers_begin_where_they_must() {
+        let many: Vec<_> = (0..600).map(|number| (0, number)).collect();
+        assert_eq!(runs(&many, b"name"), [256, 256, 88]);
+        // (8192 - 12) / (8 + 255) = 31
+        assert_eq!(runs(&many[..70], &[b'n'; 255]), [31, 31, 8]);
+        for (entries, expect) in [
+            (
+                &[(0, 5), (0, 6), (1, 7), (1, 8), (0, 9)][..],
+                &[2, 2, 1][..],
+            ),
+            (&[(0, 0), (0, 32_767), (0, 32_768)], &[2, 1]),
+            (&[(0, 32_768), (0, 0)], &[2]),
+            (&[(0, 32_769), (0, 0)], &[1, 1]),
+            (&[(0, u32::MAX), (0, 0)], &[1, 1]),
+        ] {
+            assert_eq!(runs(entries, b"n"), expect, "{entries:?}");
+        }
+    }
+}

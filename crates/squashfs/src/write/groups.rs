@@ -274,3 +274,122 @@ fn take_number(fragments: &mut u32) -> Result<u32, Error> {
     })?;
     Ok(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Room of 10 bytes a group; keeps what is submitted.
+    #[derive(Default)]
+    struct Kept {
+        groups: RefCell<Vec<(u32, String)>>,
+        out: RefCell<isize>,
+    }
+
+    impl Slots for Kept {
+        fn slot(&self) -> Result<Slot, Error> {
+            *self.out.borrow_mut() += 1;
+            Ok(Slot {
+                input: vec![b'?'; 10].into(),
+                used: 0,
+                output: Box::default(),
+            })
+        }
+
+        fn release(&self, _: Slot) {
+            *self.out.borrow_mut() -= 1;
+        }
+
+        fn submit(&self, slot: Slot, task: Task) {
+            let Task::Group { fragment } = task else {
+                panic!("only groups come from here")
+            };
+            self.groups
+                .borrow_mut()
+                .push((fragment, String::from_utf8(slot.block().to_vec()).unwrap()));
+            *self.out.borrow_mut() -= 1;
+        }
+    }
+
+    /// Layers are separated by `/`, files by spaces; a file in capitals is hidden (its contents are in small letters).
+    fn check(layers: &str, expect: &[&str]) {
+        let (kept, mut groups) = (Kept::default(), Groups::default());
+        let mut visible = Vec::new();
+        for layer in layers.split('/') {
+            for (number, file) in layer.split_whitespace().enumerate() {
+                let contents = file.to_ascii_lowercase();
+                let inode =
+                    (file == contents).then_some((visible.len() + 1000 * number) as InodeId);
+                groups
+                    .add(inode, contents.len(), &mut contents.as_bytes(), &kept)
+                    .unwrap();
+                visible.extend(inode.map(|inode| (inode, contents)));
+            }
+            groups.end_layer(&kept).unwrap();
+        }
+        assert_eq!(*kept.out.borrow(), 0, "{layers}: slots come back");
+        let written = kept.groups.borrow();
+        let texts: Vec<_> = written.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, expect, "{layers}");
+        let places = groups.into_places();
+        assert_eq!(places.len(), visible.len(), "{layers}");
+        for (inode, contents) in visible {
+            let place = places[&inode];
+            let (_, group) = written
+                .iter()
+                .find(|(fragment, _)| *fragment == place.fragment)
+                .unwrap();
+            let found = &group[place.offset as usize..][..place.size as usize];
+            assert_eq!(found, contents, "{layers}");
+        }
+    }
+
+    #[test]
+    fn groups_follow_the_rules() {
+        for (layers, expect) in [
+            ("", &[][..]),
+            ("aa bb", &["aabb"]),
+            // The next one does not fit; exactly full is full.
+            ("aaaa bbbb ccc", &["aaaabbbb", "ccc"]),
+            ("aaaaaa bbbb c", &["aaaaaabbbb", "c"]),
+            // Layers share neither groups nor contents.
+            ("aa / bb / aa", &["aa", "bb", "aa"]),
+            // Equal contents are one member, also where they would not fit and in an earlier group.
+            ("aaaa aaaa bbbb", &["aaaabbbb"]),
+            ("aaaaaaaa aaaaaaaa aaaaaaaa bb", &["aaaaaaaabb"]),
+            ("aaaaa bbbbbb aaaaa ccc", &["aaaaa", "bbbbbbccc"]),
+            // Hidden members hold their place in the boundaries; what is left of their group is refilled.
+            ("aaaa BBBB cccc", &["cccc", "aaaa"]),
+            ("AAAA BBBB cccc", &["cccc"]),
+            ("AAAA", &[]),
+            ("aaaa BBBB cc DDDDDD ee ff", &["aaaacceeff"]),
+            // The refill group is written where the next one does not fit.
+            (
+                "aaaaaa BBBB cccccc DDDD eeeeeeee",
+                &["aaaaaa", "eeeeeeee", "cccccc"],
+            ),
+            // A member becomes visible by a later equal file, in time …
+            ("AAAA bbbb aaaa", &["aaaabbbb"]),
+            // … or after its group was dropped, or refilled without it.
+            ("AAAAAAAA bbbb aaaaaaaa aaaaaaaa", &["bbbb", "aaaaaaaa"]),
+            ("AAAA bbbb cccc aaaa aaaa", &["cccc", "bbbbaaaa"]),
+            // A hidden file that equals a visible one changes nothing.
+            ("aaaa AAAA bbbb", &["aaaabbbb"]),
+        ] {
+            check(layers, expect);
+        }
+    }
+
+    /// The same list of files has the same groups whatever is visible of it, so far as they are written whole.
+    #[test]
+    fn boundaries_do_not_depend_on_what_is_visible() {
+        check(
+            "aaa bbbb ccccc ddd ee fffffff",
+            &["aaabbbb", "cccccdddee", "fffffff"],
+        );
+        check("AAA BBBB ccccc ddd ee FFFFFFF", &["cccccdddee"]);
+        check("AAA bbbb ccccc ddd ee FFFFFFF", &["cccccdddee", "bbbb"]);
+    }
+}

@@ -309,3 +309,136 @@ impl<T, P, S> Drop for Pipeline<T, P, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers go through; some make a worker or the sink fail.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Number {
+        Good(u32),
+        PackFails,
+        PackPanics,
+        SinkFails,
+        SinkPanics,
+    }
+
+    struct Doubler;
+
+    impl Pack<Number, u32> for Doubler {
+        fn pack(&mut self, _: &mut Slot, task: &Number) -> Result<u32, Error> {
+            match task {
+                Number::Good(number) => {
+                    // So that blocks overtake each other.
+                    (0..number % 5).for_each(|_| thread::yield_now());
+                    Ok(number * 2)
+                }
+                Number::PackFails => Err(Error::TooMany { what: "of these" }),
+                Number::PackPanics => panic!("as the test wants it"),
+                _ => Ok(0),
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Taken(Vec<u32>);
+
+    impl Sink<Number, u32> for Taken {
+        fn take(&mut self, _: &Slot, task: Number, packed: u32) -> Result<(), Error> {
+            match task {
+                Number::SinkFails => return Err(Error::TooMany { what: "of those" }),
+                Number::SinkPanics => panic!("as the test wants it"),
+                _ => self.0.push(packed),
+            }
+            Ok(())
+        }
+    }
+
+    fn start(workers: usize) -> Pipeline<Number, u32, Taken> {
+        let slot = |_| Slot {
+            input: Box::default(),
+            used: 0,
+            output: Box::default(),
+        };
+        let packers = (0..workers)
+            .map(|_| Box::new(Doubler) as Box<dyn Pack<Number, u32>>)
+            .collect();
+        Pipeline::start(packers, Taken::default(), (0..4).map(slot).collect()).unwrap()
+    }
+
+    #[test]
+    fn order_is_kept() {
+        for workers in [1, 3, 8] {
+            let pipeline = start(workers);
+            for number in 0..2000 {
+                let slot = pipeline.slot().unwrap();
+                pipeline.submit(slot, Number::Good(number));
+            }
+            let taken = pipeline.finish().unwrap().0;
+            assert!(
+                taken.iter().copied().eq((0..2000).map(|number| number * 2)),
+                "{workers} workers"
+            );
+        }
+    }
+
+    #[test]
+    fn failures_come_out_of_the_next_call_and_end_all_threads() {
+        for (bad, expect) in [
+            (Number::PackFails, "the image has more than 2^32 of these"),
+            (
+                Number::PackPanics,
+                "a thread that compresses blocks panicked; this is a bug of siforge",
+            ),
+            (Number::SinkFails, "the image has more than 2^32 of those"),
+            (
+                Number::SinkPanics,
+                "a thread that writes blocks panicked; this is a bug of siforge",
+            ),
+        ] {
+            let pipeline = start(3);
+            let shared = Arc::downgrade(&pipeline.shared);
+            let slot = pipeline.slot().unwrap();
+            pipeline.submit(slot, bad);
+            // Slots of a failed pipeline do not come back, so that this ends.
+            let error = loop {
+                match pipeline.slot() {
+                    Ok(slot) => pipeline.submit(slot, Number::Good(1)),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.to_string(), expect);
+            assert!(matches!(pipeline.check(), Err(Error::Stopped)));
+            assert!(matches!(pipeline.finish(), Err(Error::Stopped)));
+            assert_eq!(shared.strong_count(), 0, "no thread is left");
+        }
+    }
+
+    #[test]
+    fn finish_tells_a_failure_too() {
+        for bad in [
+            Number::PackFails,
+            Number::PackPanics,
+            Number::SinkFails,
+            Number::SinkPanics,
+        ] {
+            let pipeline = start(2);
+            let slot = pipeline.slot().unwrap();
+            pipeline.submit(slot, bad);
+            assert!(!matches!(pipeline.finish(), Ok(_) | Err(Error::Stopped)));
+        }
+    }
+
+    #[test]
+    fn a_dropped_pipeline_leaves_no_thread() {
+        let pipeline = start(4);
+        let shared = Arc::downgrade(&pipeline.shared);
+        for number in 0..10 {
+            let slot = pipeline.slot().unwrap();
+            pipeline.submit(slot, Number::Good(number));
+        }
+        drop(pipeline);
+        assert_eq!(shared.strong_count(), 0);
+    }
+}

@@ -205,3 +205,86 @@ fn check(name: &[u8], rest: &[u8], value: &[u8], spot: &Spot<'_>) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use siforge_rootfs::{Limits, Merge, Outcome, Visibility};
+
+    use super::*;
+    use crate::write::Codec;
+    use crate::write::order::Order;
+
+    fn xattr(name: &str, value: usize) -> (Vec<u8>, Vec<u8>) {
+        (name.into(), vec![7; value])
+    }
+
+    /// Adds sets one after another: the last one's number, or the error; and the warning.
+    fn add(sets: &[&[(Vec<u8>, Vec<u8>)]]) -> (String, String) {
+        let Outcome::Done { tree, .. } = Merge::new(Limits::default(), Visibility::default())
+            .finish(0)
+            .unwrap()
+        else {
+            panic!("an empty tree needs one pass")
+        };
+        let spot = Spot {
+            tree: &tree,
+            order: &Order::of(&tree),
+            directory: tree.root(),
+            name: b"f",
+        };
+        let mut compressor = MetadataCompressor::new(Codec::Gzip { level: 1 }).unwrap();
+        let mut xattrs = Xattrs::default();
+        let mut last = String::new();
+        for set in sets {
+            last = match xattrs.add(set, &spot, &mut compressor) {
+                Ok(NO_XATTRS) => "none".into(),
+                Ok(number) => number.to_string(),
+                Err(error) => error.to_string(),
+            };
+        }
+        (last, xattrs.warning().unwrap_or_default())
+    }
+
+    #[test]
+    fn sets_are_shared_and_checked() {
+        let (a, b) = ([xattr("user.a", 1)], [xattr("user.b", 1)]);
+        let long = format!("user.{}", "n".repeat(251));
+        for (sets, expect) in [
+            (&[&[][..]][..], "none"),
+            (&[&a], "0"),
+            (&[&a, &b], "1"),
+            (&[&a, &b, &a], "0"),
+            (&[&[xattr("security.x", 65_536)]], "0"),
+            (&[&[xattr("system.posix_acl_access", 4)]], "none"),
+            (
+                &[&[xattr("user.", 1)]],
+                "/f: extended attribute \"user.\" has a name of 5 bytes",
+            ),
+            (&[&[xattr(&long, 1)]], "/f: extended attribute \"user.nn"),
+            (
+                &[&[xattr("user.v", 65_537)]],
+                "/f: extended attribute \"user.v\" has 65537 bytes",
+            ),
+        ] {
+            let (found, _) = add(sets);
+            assert!(found.starts_with(expect), "{sets:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn one_warning_for_all_that_is_dropped() {
+        let dropped = [
+            xattr("system.x", 1),
+            xattr("com.apple", 1),
+            xattr("user.kept", 1),
+            xattr("system.y", 1),
+        ];
+        let (number, warning) = add(&[&dropped]);
+        assert_eq!(number, "0");
+        assert!(
+            warning.starts_with("3 extended attributes")
+                && warning.ends_with("(namespaces: com., system.)"),
+            "{warning}"
+        );
+    }
+}
