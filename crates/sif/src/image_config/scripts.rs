@@ -220,9 +220,10 @@ exec "$@"
     text
 }
 
-/// Single quotes; a single quote itself becomes `'\''`.
+/// Single quotes; a single quote itself stands in double ones. (`'\\''` is shorter, but the interpreter in Apptainer 1.4 keeps that
+/// backslash in assignments.)
 pub(crate) fn quote(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "'\\''"))
+    format!("'{}'", value.replace('\'', "'\"'\"'"))
 }
 
 /// What a shell can assign: a letter or underscore, then letters, digits, underscores.
