@@ -11,7 +11,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shell {
@@ -19,8 +20,17 @@ enum Shell {
     Busybox,
 }
 
+/// Held while programs are written and while processes are spawned: a child that is forked in another thread holds a copy of the
+/// descriptor a program is being written through until its exec, and until then that program cannot be run (ETXTBSY).
+static SPAWN: Mutex<()> = Mutex::new(());
+
+fn spawn_lock() -> MutexGuard<'static, ()> {
+    SPAWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A root file system with a shell, `env`, `printf`, and what the plan adds.
 fn root_with(config_json: &str, shell: Shell) -> (tempfile::TempDir, RunConfig) {
+    let _lock = spawn_lock();
     let root = tempfile::tempdir().unwrap();
     let config = ImageConfig::parse(config_json.as_bytes()).unwrap();
     let source = Source {
@@ -81,15 +91,21 @@ fn run_in(root: &Path, env: &[Pair], argv: &[OsString]) -> Vec<u8> {
         .map(|(_, value)| value.clone())
         .unwrap_or_default();
     // chroot(1) searches argv[0] by its own PATH, which is then the image's.
-    let output = Command::new("/usr/bin/unshare")
+    let lock = spawn_lock();
+    let child = Command::new("/usr/bin/unshare")
         .args(["-r", "/usr/sbin/chroot"])
         .arg(root)
         .args(argv)
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value)))
         .env("PATH", path)
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    drop(lock);
+    let output = child.wait_with_output().unwrap();
     assert!(
         output.status.success(),
         "{argv:?}: {}",

@@ -220,7 +220,7 @@ exec "$@"
     text
 }
 
-/// Single quotes; a single quote itself stands in double ones. (`'\\''` is shorter, but the interpreter in Apptainer 1.4 keeps that
+/// Single quotes; a single quote itself stands in double ones. (`'\''` is shorter, but the interpreter in Apptainer 1.4 keeps that
 /// backslash in assignments.)
 pub(crate) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', "'\"'\"'"))
