@@ -124,7 +124,7 @@ fn run() -> Result<i32, Failure> {
         Ok(siforge_launch::enter_user(
             &plan,
             &namespace,
-            Groups::Own,
+            Groups::OwnOnly,
             source,
         )?)
     }
@@ -142,9 +142,9 @@ fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path) -> Resu
     };
     let (reply, mount) = Client::connect(socket)?.mount(&request, Some(handle.as_fd()))?;
     let groups = if reply.groups_mapped {
-        Groups::Mapped
+        Groups::MappedByAgent
     } else {
-        Groups::Own
+        Groups::OwnOnly
     };
     Ok(siforge_launch::enter_user(
         plan,

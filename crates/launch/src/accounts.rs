@@ -38,18 +38,35 @@ fn numeric_field(line: &[u8], index: usize) -> Option<u32> {
         .ok()
 }
 
-/// The image's passwd with an entry for `uid`, or `None` if it has one already. The name may be taken by another id
-/// in the image: both lines stay, as the reference does; the lookup by id is the one that matters.
+/// The image's passwd as the container sees it, or `None` if that is the image's own. An entry of `uid` keeps its name
+/// and shell and gets the home directory of `entry`; without one, `entry` is added (all as the reference does).
 pub(crate) fn with_user(passwd: &[u8], uid: u32, gid: u32, entry: &UserEntry) -> Option<Vec<u8>> {
-    if passwd
-        .split(|b| *b == b'\n')
-        .any(|line| numeric_field(line, 2) == Some(uid))
-    {
-        return None;
+    let home = entry.home.as_os_str().as_bytes();
+    let mut lines = passwd.split(|b| *b == b'\n');
+    if let Some(own) = lines.find(|line| numeric_field(line, 2) == Some(uid)) {
+        let fields: Vec<&[u8]> = own.split(|b| *b == b':').collect();
+        if fields.len() != 7 || fields[5] == home {
+            return None;
+        }
+        let changed = [
+            fields[0], fields[1], fields[2], fields[3], fields[4], home, fields[6],
+        ]
+        .join(&b':');
+        let lines = passwd.split(|b| *b == b'\n');
+        let all: Vec<&[u8]> = lines
+            .map(|line| {
+                if line == own {
+                    changed.as_slice()
+                } else {
+                    line
+                }
+            })
+            .collect();
+        return Some(all.join(&b'\n'));
     }
     let mut text = terminated(passwd);
     text.extend_from_slice(format!("{}:x:{uid}:{gid}:{}:", entry.name, entry.gecos).as_bytes());
-    text.extend_from_slice(entry.home.as_os_str().as_bytes());
+    text.extend_from_slice(home);
     text.extend_from_slice(format!(":{}\n", entry.shell).as_bytes());
     Some(text)
 }
@@ -110,7 +127,14 @@ mod tests {
             home: "/home/bob".into(),
             shell: "/bin/sh".into(),
         };
-        assert_eq!(with_user(PASSWD, 1000, 100, &bob), None);
+        let ann = UserEntry {
+            home: "/home/ann".into(),
+            ..bob.clone()
+        };
+        assert_eq!(with_user(PASSWD, 1000, 100, &ann), None);
+        let moved =
+            b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/bob:/bin/sh".to_vec();
+        assert_eq!(with_user(PASSWD, 1000, 100, &bob), Some(moved));
         let added = [PASSWD, b"\nbob:x:1001:100::/home/bob:/bin/sh\n"].concat();
         assert_eq!(with_user(PASSWD, 1001, 100, &bob), Some(added));
         assert_eq!(

@@ -49,7 +49,7 @@ pub struct Plan {
     pub create: Vec<PathBuf>,
     /// In the order in which they are attached.
     pub mounts: Vec<Mount>,
-    /// Set no_new_privs.
+    /// Set no_new_privs: always but for root, as the reference.
     pub no_new_privileges: bool,
     /// Working directories inside; the first that exists is used.
     pub cwd: Vec<PathBuf>,
@@ -206,7 +206,7 @@ pub fn make(
         writable_tmpfs: request.writable_tmpfs,
         create: maker.create,
         mounts: maker.mounts,
-        no_new_privileges: !(request.allow_new_privileges && host.uid == 0),
+        no_new_privileges: host.uid != 0,
         cwd,
         cwd_required: request.cwd.is_some(),
         env: request.env.clone(),

