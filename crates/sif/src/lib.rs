@@ -13,6 +13,7 @@
 //! - [`writer`]: [`Draft`], the canonical form, the partition streamed in place.
 //! - [`image_config`]: OCI config JSON → what is added to the root file system and to the SIF.
 //! - [`process`]: what a launch runs: environment and argv, without a shell.
+//! - [`observe`]: what a launcher must see of an image's root to choose between the two ways of [`process`].
 //! - [`inspect`]: the metadata that `inspect` prints.
 
 pub mod format;

@@ -170,7 +170,6 @@ impl Sif {
 
 fn read_header(file: &File, len: u64) -> Result<Header, Error> {
     if len < HEADER_LEN as u64 {
-        // An empty or tiny file of another kind: say "no SIF" if the bytes that are there already differ.
         return Err(Error::TruncatedHeader { len });
     }
     let mut bytes = [0; HEADER_LEN];

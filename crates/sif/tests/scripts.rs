@@ -523,3 +523,93 @@ fn shell_is_the_same_both_ways() {
         }
     }
 }
+
+/// A fixed sequence (Knuth's MMIX constants): the same cases every time.
+struct Sequence(u64);
+
+impl Sequence {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+
+    fn text(&mut self, alphabet: &[&str]) -> String {
+        let len = self.below(12);
+        (0..len)
+            .map(|_| alphabet[self.below(alphabet.len())])
+            .collect()
+    }
+}
+
+const ALPHABET: [&str; 28] = [
+    "'", "\"", " ", "\n", "\t", "a", "b", "=", ";", "&", "|", "<", ">", "(", ")", "{", "}", "*",
+    "?", "[", "]", "#", "~", "!", "%", "é", "$", "`",
+];
+
+#[test]
+fn any_value_comes_through_as_it_is() {
+    let mut sequence = Sequence(1);
+    let mut alphabet = ALPHABET.to_vec();
+    alphabet.extend(["\\", "$A", "${A}", "$(id)", "`id`", "\\n"]);
+    let values: Vec<(String, String)> = (0..400)
+        .map(|number| (format!("V{number}"), sequence.text(&alphabet)))
+        .collect();
+    let entries: Vec<String> = values
+        .iter()
+        .map(|(name, value)| serde_json::to_string(&format!("{name}={value}")).unwrap())
+        .collect();
+    let config = format!(
+        r#"{{"config": {{"Env": ["PATH=/bin",{}]}}}}"#,
+        entries.join(",")
+    );
+    // The caller's own and, with no-eval, the injected ones come through as they are, too.
+    let mut caller = Vec::new();
+    for number in 0..100 {
+        caller.push((format!("H{number}").into(), sequence.text(&alphabet).into()));
+        caller.push((
+            format!("APPTAINERENV_I{number}").into(),
+            sequence.text(&alphabet).into(),
+        ));
+    }
+    let env = check_environment(
+        &config,
+        &caller,
+        &Options {
+            no_eval: true,
+            ..Options::default()
+        },
+    );
+    for (name, wanted) in &values {
+        assert_eq!(value(&env, name), Some(wanted.as_str()), "{name}");
+    }
+    for (name, wanted) in &caller {
+        let name = name.to_str().unwrap().trim_start_matches("APPTAINERENV_");
+        assert_eq!(value(&env, name), wanted.to_str(), "{name}");
+    }
+    // Evaluated, both ways agree.
+    check_environment(
+        &config,
+        &caller
+            .iter()
+            .filter(|(_, value)| !value.to_str().unwrap().contains(['`', '(']))
+            .cloned()
+            .collect::<Vec<_>>(),
+        &Options::default(),
+    );
+}
+
+#[test]
+fn any_argument_without_a_dollar_comes_through_as_it_is() {
+    let mut sequence = Sequence(2);
+    let args: Vec<String> = (0..200).map(|_| sequence.text(&ALPHABET[..26])).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    check_run(&["SHOW"], &["c"], &args, false, &args);
+    let mut all = ALPHABET.to_vec();
+    all.extend(["\\", "$VAR", "$(id)"]);
+    let args: Vec<String> = (0..200).map(|_| sequence.text(&all)).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    check_run(&["SHOW"], &["c"], &args, true, &args);
+}

@@ -103,36 +103,54 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Makes a directory and its parents; each new name is on the disk when this returns.
+/// Makes a directory and its parents; each new name is on the disk when this returns. A new directory is as open to others as its
+/// parent, whatever the umask: agents must reach what the builder made, and a private cache stays private.
 pub(crate) fn make_dirs(path: &Path) -> Result<(), Error> {
     match std::fs::create_dir(path) {
-        Ok(()) => sync_parent(path),
+        Ok(()) => {
+            open_as_parent(path)?;
+            sync_parent(path)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => {
-                make_dirs(parent)?;
-                make_dirs_last(path)
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            let Some(parent) = parent else {
+                return Err(Error::io("make directory", path)(error));
+            };
+            make_dirs(parent)?;
+            match std::fs::create_dir(path) {
+                Ok(()) => open_as_parent(path)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("make directory", path)(error)),
             }
-            _ => Err(Error::io("make directory", path)(error)),
-        },
+            sync_parent(path)
+        }
         Err(error) => Err(Error::io("make directory", path)(error)),
     }
 }
 
-fn make_dirs_last(path: &Path) -> Result<(), Error> {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make directory", path)(error))
-        }
-        _ => sync_parent(path),
-    }
+fn open_as_parent(path: &Path) -> Result<(), Error> {
+    let mode = |path: &Path| {
+        std::fs::metadata(path)
+            .map(|metadata| metadata.mode())
+            .map_err(Error::io("stat", path))
+    };
+    // Read and search are taken over, writing is the owner's; a set-group-ID bit that mkdir gave stays.
+    let wanted = mode(parent_of(path))? & 0o055 | 0o700 | mode(path)? & 0o7000;
+    std::fs::set_permissions(path, Permissions::from_mode(wanted))
+        .map_err(Error::io("set the mode of", path))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = parent_of(path);
     let dir = File::open(parent).map_err(Error::io("open directory", parent))?;
     dir.sync_all().map_err(Error::io("fsync directory", parent))
 }

@@ -318,7 +318,12 @@ impl Store {
         let mut newest = read_revision(&layout::current(dir))?;
         loop {
             let next = newest.as_ref().map_or(1, |revision| revision.revision + 1);
-            match read_revision(&layout::revision(dir, next))? {
+            let path = layout::revision(dir, next);
+            match read_revision(&path)? {
+                Some(revision) if revision.revision != next => {
+                    let reason = format!("it says that it is revision {}", revision.revision);
+                    return Err(Error::Damaged { path, reason });
+                }
                 Some(revision) => newest = Some(revision),
                 None => return Ok(newest),
             }
@@ -334,8 +339,33 @@ fn contended(namespace: &str, name: &str) -> Error {
     }
 }
 
+/// Reads a revision; one that was written for another name is refused, for its access rules are not this name's.
 fn read_revision(path: &Path) -> Result<Option<Revision>, Error> {
-    durable::read_json(path, LIMIT, FORMAT)
+    let revision: Option<Revision> = durable::read_json(path, LIMIT, FORMAT)?;
+    let content = revision
+        .as_ref()
+        .and_then(|revision| revision.content.as_ref());
+    if let Some(RefContent {
+        namespace, name, ..
+    }) = content.filter(|content| !path_names(path, content))
+    {
+        return Err(Error::Damaged {
+            path: path.to_owned(),
+            reason: format!("it is a revision of {namespace}/{name}"),
+        });
+    }
+    Ok(revision)
+}
+
+/// Whether `refs/<namespace>/<name>/<file>` is the content's own.
+fn path_names(path: &Path, content: &RefContent) -> bool {
+    let mut parents = path.ancestors().skip(1).filter_map(Path::file_name);
+    parents
+        .next()
+        .is_some_and(|name| name == content.name.as_str())
+        && parents
+            .next()
+            .is_some_and(|namespace| namespace == content.namespace.as_str())
 }
 
 fn link_revision(dir: &Path, revision: &Revision) -> Result<bool, Error> {

@@ -32,6 +32,11 @@ impl Store {
     /// (a per-user cache) or for everyone.
     pub fn init(root: &Path, agent_group: Option<u32>) -> Result<Self, Error> {
         let layout = Layout::new(root);
+        let agent_group = match Self::open(root) {
+            Ok(existing) => existing.agent_group,
+            Err(Error::NotAStore { .. }) => agent_group,
+            Err(error) => return Err(error),
+        };
         durable::make_dirs(root)?;
         for directory in layout.directories() {
             durable::make_dirs(&directory)?;

@@ -314,6 +314,47 @@ fn a_store_says_what_it_is() {
     ));
 }
 
+#[test]
+fn directories_are_as_open_as_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+    for (root_mode, expected) in [
+        (0o755, 0o755),
+        (0o700, 0o700),
+        (0o777, 0o755),
+        (0o2775, 0o2755),
+    ] {
+        let root = dir.path().join(format!("{root_mode:o}"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::set_permissions(&root, PermissionsExt::from_mode(root_mode)).unwrap();
+        let store = Store::init(&root, None).unwrap();
+        let linked = publish(&store, BYTES);
+        assert_eq!(
+            mode(linked.path().parent().unwrap()),
+            expected,
+            "{root_mode:o}"
+        );
+    }
+}
+
+#[test]
+fn agents_share_a_store_by_their_group() {
+    let dir = tempfile::tempdir().unwrap();
+    // Any group this process may give files to: its own.
+    let group = std::fs::metadata(dir.path()).unwrap().gid();
+    let store = Store::init(dir.path(), Some(group)).unwrap();
+    assert_eq!(store.agent_group(), Some(group));
+    let leases = std::fs::metadata(store.layout().leases()).unwrap();
+    assert_eq!((leases.gid(), leases.mode() & 0o7777), (group, 0o1775));
+    let artifact = std::fs::metadata(publish(&store, BYTES).path()).unwrap();
+    assert_eq!((artifact.gid(), artifact.mode() & 0o7777), (group, 0o640));
+    assert_eq!(
+        Store::init(dir.path(), None).unwrap().agent_group(),
+        Some(group),
+        "the first word stays"
+    );
+}
+
 /// The test runs itself as a child that publishes without end, kills it (SIGKILL) and looks at what is there.
 #[test]
 fn kill_9_leaves_nothing_half_written() {

@@ -303,3 +303,22 @@ fn later_fields_are_tolerated_and_later_formats_refused() {
         Err(Error::FileFormat { found: 9, .. })
     ));
 }
+
+#[test]
+fn a_ref_of_another_name_is_refused() {
+    let (_root, store) = store();
+    store.write_ref(&content(1), 0, 2).unwrap();
+    let other = store.layout().ref_dir("open", "lolcow").unwrap();
+    durable::make_dirs(&other).unwrap();
+    std::fs::copy(layout::current(&dir(&store)), layout::current(&other)).unwrap();
+    assert!(matches!(
+        store.read_ref("open", "lolcow"),
+        Err(Error::Damaged { .. })
+    ));
+    let misplaced = layout::revision(&dir(&store), 2);
+    std::fs::copy(layout::current(&dir(&store)), misplaced).unwrap();
+    assert!(matches!(
+        store.read_ref("lab", "lolcow"),
+        Err(Error::Damaged { .. })
+    ));
+}
