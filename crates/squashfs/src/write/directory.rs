@@ -106,6 +106,7 @@ pub(super) fn append(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write::Codec;
 
     fn runs(entries: &[(u64, u32)], name: &[u8]) -> Vec<usize> {
         let named = |(block, number): &(u64, u32)| Named {
@@ -142,5 +143,45 @@ mod tests {
         ] {
             assert_eq!(runs(entries, b"n"), expect, "{entries:?}");
         }
+    }
+
+    #[test]
+    fn large_listings_have_an_index() {
+        let names: Vec<String> = (0..20_000)
+            .map(|number| format!("name-{number:05}"))
+            .collect();
+        let entries: Vec<_> = (1..)
+            .zip(&names)
+            .map(|(number, name)| Named {
+                name: name.as_bytes(),
+                inode: MetaRef::new(u64::from(number / 300), 0),
+                number,
+                kind: InodeType::File,
+            })
+            .collect();
+        let mut compressor = MetadataCompressor::new(Codec::Zstd { level: 1 }).unwrap();
+        let mut table = Table::default();
+        table.append(&[0; 5000], &mut compressor).unwrap();
+        let small = append(&entries[..100], &mut table, &mut compressor)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (small.start, small.size, small.index.len()),
+            (MetaRef::new(0, 5000), 12 + 100 * 18 + 3, 0)
+        );
+        let large = append(&entries, &mut table, &mut compressor)
+            .unwrap()
+            .unwrap();
+        let blocks = large.size as usize / METADATA_SIZE;
+        assert!(
+            (blocks - 2..=blocks + 1).contains(&large.index.len()),
+            "{} of {blocks}",
+            large.index.len()
+        );
+        assert!(
+            large
+                .index
+                .is_sorted_by(|a, b| a.offset < b.offset && a.block < b.block && a.name < b.name)
+        );
     }
 }

@@ -70,67 +70,93 @@ impl Entry {
     }
 }
 
-/// A tar of PAX headers (path, linkpath, ids, mtime, xattrs) and ustar ones.
+/// A tar of ustar headers, and of PAX ones for what these cannot hold.
 pub(crate) fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
         let mut pax = Vec::new();
-        record(&mut pax, b"path", &entry.path);
-        record(&mut pax, b"uid", entry.uid.to_string().as_bytes());
-        record(&mut pax, b"gid", entry.gid.to_string().as_bytes());
-        record(&mut pax, b"mtime", entry.mtime.to_string().as_bytes());
         for (name, value) in &entry.xattrs {
-            record(&mut pax, format!("SCHILY.xattr.{name}").as_bytes(), value);
+            record(&mut pax, &format!("SCHILY.xattr.{name}"), value);
         }
-        let (flag, data, device): (u8, &[u8], (u32, u32)) = match &entry.kind {
-            Kind::Directory => (b'5', b"", (0, 0)),
-            Kind::File(data) => (b'0', data, (0, 0)),
-            Kind::Symlink(target) => {
-                record(&mut pax, b"linkpath", target.as_bytes());
-                (b'2', b"", (0, 0))
-            }
-            Kind::Hard(target) => {
-                record(&mut pax, b"linkpath", target.as_bytes());
-                (b'1', b"", (0, 0))
-            }
-            Kind::Char(major, minor) => (b'3', b"", (*major, *minor)),
-            Kind::Block(major, minor) => (b'4', b"", (*major, *minor)),
-            Kind::Fifo => (b'6', b"", (0, 0)),
+        let (flag, data, link, device): (u8, &[u8], &str, (u32, u32)) = match &entry.kind {
+            Kind::Directory => (b'5', b"", "", (0, 0)),
+            Kind::File(data) => (b'0', data, "", (0, 0)),
+            Kind::Symlink(target) => (b'2', b"", target, (0, 0)),
+            Kind::Hard(target) => (b'1', b"", target, (0, 0)),
+            Kind::Char(major, minor) => (b'3', b"", "", (*major, *minor)),
+            Kind::Block(major, minor) => (b'4', b"", "", (*major, *minor)),
+            Kind::Fifo => (b'6', b"", "", (0, 0)),
         };
-        member(&mut out, b'x', &pax, 0, (0, 0));
-        member(&mut out, flag, data, entry.mode, device);
+        let mut header = Header::new(flag, data.len());
+        header.text(&mut pax, 0, "path", &entry.path);
+        header.text(&mut pax, 157, "linkpath", link.as_bytes());
+        header.number(&mut pax, 100, 8, "mode", entry.mode.into());
+        header.number(&mut pax, 108, 8, "uid", entry.uid.into());
+        header.number(&mut pax, 116, 8, "gid", entry.gid.into());
+        header.number(&mut pax, 136, 12, "mtime", entry.mtime);
+        header.number(&mut pax, 329, 8, "major", device.0.into());
+        header.number(&mut pax, 337, 8, "minor", device.1.into());
+        if !pax.is_empty() {
+            Header::new(b'x', pax.len()).append(&mut out, &pax);
+        }
+        header.append(&mut out, data);
     }
     out.resize(out.len() + 1024, 0);
     out
 }
 
-fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest;
     while rest + length.to_string().len() != length {
         length = rest + length.to_string().len();
     }
-    out.extend(format!("{length} ").bytes());
-    out.extend([key, b"=", value, b"\n"].concat());
+    out.extend(format!("{length} {key}=").bytes());
+    out.extend(value);
+    out.push(b'\n');
 }
 
-fn member(out: &mut Vec<u8>, flag: u8, data: &[u8], mode: u32, device: (u32, u32)) {
-    let mut header = [0u8; 512];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"in-pax");
-    put(100, format!("{mode:07o}\0").as_bytes());
-    put(108, b"0000000\x000000000\0");
-    put(124, format!("{:011o}\0", data.len()).as_bytes());
-    put(136, b"00000000000\0        ");
-    put(156, &[flag]);
-    put(257, b"ustar\x0000");
-    put(
-        329,
-        format!("{:07o}\0{:07o}\0", device.0, device.1).as_bytes(),
-    );
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    out.extend(header);
-    out.extend(data);
-    out.resize(out.len().next_multiple_of(512), 0);
+struct Header([u8; 512]);
+
+impl Header {
+    fn new(flag: u8, size: usize) -> Self {
+        let mut header = Self([0; 512]);
+        header.put(124, format!("{size:011o}\0").as_bytes());
+        header.put(156, &[flag]);
+        header.put(257, b"ustar\x0000");
+        header
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// A name of up to 100 bytes, else a PAX record.
+    fn text(&mut self, pax: &mut Vec<u8>, at: usize, key: &str, value: &[u8]) {
+        match value.len() <= 100 {
+            true => self.put(at, value),
+            false => record(pax, key, value),
+        }
+    }
+
+    /// An octal number in `width` bytes, else a PAX record.
+    fn number(&mut self, pax: &mut Vec<u8>, at: usize, width: usize, key: &str, value: i64) {
+        let digits = width - 1;
+        match u64::try_from(value)
+            .ok()
+            .filter(|value| value >> (3 * digits) == 0)
+        {
+            Some(value) => self.put(at, format!("{value:0digits$o}\0").as_bytes()),
+            None => record(pax, key, value.to_string().as_bytes()),
+        }
+    }
+
+    fn append(mut self, out: &mut Vec<u8>, data: &[u8]) {
+        self.put(148, b"        ");
+        let sum = self.0.iter().fold(0, |sum, byte| sum + u32::from(*byte));
+        self.put(148, format!("{sum:06o}\0 ").as_bytes());
+        out.extend(self.0);
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
 }

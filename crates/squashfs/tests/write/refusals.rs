@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use siforge_rootfs::Contents;
 use siforge_squashfs::Codec;
@@ -90,19 +91,16 @@ fn options_are_checked() {
 /// Ids are counted over owners and groups, each value once.
 #[test]
 fn more_than_65535_ids_are_refused() {
-    let owned = |last: u32| -> Vec<Entry> {
-        let ids = (1..=last).map(|id| file(format!("f{id}"), "").owned(id, 0));
+    // The root has id 0, and each file an owner and a group of its own.
+    let owned = |files: u32| -> Vec<Entry> {
+        let ids = (1..=files).map(|id| file(format!("f{id}"), "").owned(id, 1_000_000 + id));
         [directory("./")].into_iter().chain(ids).collect()
     };
-    let image = build(&[owned(65_534)], &options(ZSTD, 256, 1));
+    let image = build(&[owned(32_767)], &options(ZSTD, 256, 1));
     let mount = image.mount();
-    assert_eq!(
-        std::os::unix::fs::MetadataExt::uid(
-            &std::fs::metadata(mount.path().join("f65534")).unwrap()
-        ),
-        65_534
-    );
-    match try_build(&[owned(65_535)], &options(ZSTD, 256, 1), 0) {
+    let stat = std::fs::metadata(mount.path().join("f32767")).unwrap();
+    assert_eq!((stat.uid(), stat.gid()), (32_767, 1_032_767));
+    match try_build(&[owned(32_768)], &options(ZSTD, 256, 1), 0) {
         Err(Error::Ids {
             path,
             count: 65_536,
@@ -130,11 +128,7 @@ fn times_beyond_squashfs_are_clamped_with_one_warning() {
     let mount = image.mount();
     for (name, expect) in [("early", 0), ("late", 4_294_967_295), ("good", 7)] {
         let stat = std::fs::metadata(mount.path().join(name)).unwrap();
-        assert_eq!(
-            std::os::unix::fs::MetadataExt::mtime(&stat),
-            expect,
-            "{name}"
-        );
+        assert_eq!(stat.mtime(), expect, "{name}");
     }
 }
 

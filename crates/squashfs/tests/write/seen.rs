@@ -158,7 +158,12 @@ fn everything_is_there() {
         (ZSTD, 1024, 0),
     ] {
         let entries = everything();
-        let image = try_build(&[entries.clone()], &options(codec, block_kib, 2), offset).unwrap();
+        let image = try_build(
+            std::slice::from_ref(&entries),
+            &options(codec, block_kib, 2),
+            offset,
+        )
+        .unwrap();
         assert_eq!(image.finished.warnings, Vec::<String>::new());
         check(image.mount().path(), &entries, By::Kernel);
         check(&image.extract(), &entries, By::Unsquashfs);
