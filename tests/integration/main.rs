@@ -1,4 +1,5 @@
 mod agent;
 mod architecture;
 mod harness;
+mod operator;
 mod registry;

@@ -56,8 +56,14 @@ fn locate(name: &str) -> PathBuf {
         }
     };
     assert!(path.is_file(), "{} is not there", path.display());
-    std::path::absolute(&path)
-        .unwrap_or_else(|e| panic!("absolute path of {}: {e}", path.display()))
+    let path = path
+        .canonicalize()
+        .unwrap_or_else(|e| panic!("path of {}: {e}", path.display()));
+    if reachable_by_all(&path) {
+        path
+    } else {
+        public_copy(name, &path)
+    }
 }
 
 /// Whether an ordinary user can execute a file: a checkout below /root is closed to them.

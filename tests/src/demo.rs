@@ -16,11 +16,10 @@ use crate::binaries::{binary, source_root};
 use crate::process::Process;
 use crate::run::{Finished, run, run_within};
 use crate::user::User;
-use crate::{Cluster, Registry, Slurm, config, images, need, ports, slurm};
+use crate::{Cluster, Registry, Slurm, config, images, need, site};
 
 /// A conversion of lolcow takes seconds; a large image from far away, minutes.
 const BUILD: Duration = Duration::from_secs(1800);
-const START: Duration = Duration::from_secs(60);
 
 /// All that runs; dropped from the last to the first.
 struct Site {
@@ -170,12 +169,14 @@ fn bring_up(dir: &Path) -> Site {
     );
     let store = dir.join("store");
     make_dir(&store);
-    let operator = step("the operator", || start_operator(dir, &store, &cluster));
+    let operator = step("the operator", || {
+        site::start_operator(dir, &store, &cluster.kubeconfig())
+    });
     let socket = dir.join("agent.sock");
-    let agent = step("the node agent", || start_agent(dir, &store, &socket));
+    let agent = step("the node agent", || site::start_agent(dir, &store, &socket));
     let slurm = step(
         "Slurm: munge, slurmctld, two slurmd with the plugin",
-        || start_slurm(dir, &socket),
+        || site::start_slurm(dir, &socket),
     );
     Site {
         slurm,
@@ -185,64 +186,6 @@ fn bring_up(dir: &Path) -> Site {
         registry,
         socket,
     }
-}
-
-fn start_operator(dir: &Path, store: &Path, cluster: &Cluster) -> Process {
-    let address = format!("127.0.0.1:{}", ports::free_port());
-    let mut command = Command::new(binary("siforge-operator"));
-    command
-        .args(["run", "--init-store", "--metrics-addr", &address, "--store"])
-        .arg(store);
-    command.env("KUBECONFIG", cluster.kubeconfig());
-    let operator = Process::spawn("operator", dir, &command);
-    let url = format!("http://{address}/readyz");
-    operator.wait_ready(START, "is ready", || {
-        run(Command::new("curl").args(["-fsS", "-m", "2", &url])).success()
-    });
-    operator
-}
-
-fn start_agent(dir: &Path, store: &Path, socket: &Path) -> Process {
-    let mut command = Command::new(binary("siforge-agent"));
-    command
-        .arg("--store")
-        .arg(store)
-        .arg("--socket")
-        .arg(socket)
-        .arg("--state-dir")
-        .arg(dir.join("agent"));
-    command.args(["--node-name", "demo", "serve", "--unmount-on-exit"]);
-    let agent = Process::spawn("agent", dir, &command);
-    agent.wait_ready(START, "listens", || {
-        std::os::unix::net::UnixStream::connect(socket).is_ok()
-    });
-    agent
-}
-
-fn start_slurm(dir: &Path, socket: &Path) -> Slurm {
-    let hook = |name: &str| {
-        let path = dir.join(name);
-        let agent = binary("siforge-agent");
-        let text = format!(
-            "#!/bin/sh\nexec {} --socket {} slurm {name}\n",
-            agent.display(),
-            socket.display()
-        );
-        fs::write(&path, text)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
-        path
-    };
-    Slurm::start(slurm::Options {
-        plugstack: format!(
-            "required {} socket={}\n",
-            binary("libsiforge_spank.so").display(),
-            socket.display()
-        ),
-        prolog: Some(hook("prolog")),
-        epilog: Some(hook("epilog")),
-        ..slurm::Options::default()
-    })
 }
 
 /// examples/lolcow.yaml with the reference of the local registry, or of `IMAGE`.
@@ -354,7 +297,7 @@ fn as_user(dir: &Path) {
         "Not root: this shows conversion and launch by an ordinary user. Left out, since they need root:\nthe operator with a Kubernetes API server, the node agent (one kernel mount per image), Slurm with `srun --sif`.\n"
     );
     let siforge = binary("siforge");
-    let mut command = |args: &[&str]| run(Command::new(&siforge).args(args).current_dir(dir));
+    let command = |args: &[&str]| run(Command::new(&siforge).args(args).current_dir(dir));
     let local = config::demo_image()
         .is_none()
         .then(|| step("a registry", Registry::plain));

@@ -24,6 +24,7 @@ pub mod ports;
 pub mod process;
 pub mod registry;
 pub mod run;
+pub mod site;
 pub mod slurm;
 pub mod source;
 pub mod tar;
