@@ -26,7 +26,7 @@ bench: release ## measure against Apptainer and check the bars; ROUNDS=n, JSON=f
 	tests/scripts/install-deps.sh
 	tests/bench/setup-apptainer.sh
 	$(CARGO) build --release -p siforge-tests --bins
-	SIFORGE_BIN_DIR=$(CURDIR)/target/release target/release/siforge-bench
+	SIFORGE_BIN_DIR=$(CURDIR)/target/release ROUNDS=$(ROUNDS) JSON=$(JSON) target/release/siforge-bench
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check

@@ -15,12 +15,13 @@ use crate::run::run_within;
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 
 /// Package that a binary comes from.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("siforge", "siforge-cli"),
     ("siforge-operator", "siforge-operator"),
     ("siforge-agent", "siforge-node-agent"),
     ("libsiforge_spank.so", "siforge-spank"),
     ("siforge-test-guard", "siforge-tests"),
+    ("siforge-bench", "siforge-tests"),
 ];
 
 /// The path of `siforge`, `siforge-operator`, `siforge-agent`, `libsiforge_spank.so` or `siforge-test-guard`.

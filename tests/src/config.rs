@@ -42,6 +42,22 @@ pub fn demo_keep() -> bool {
     env::var("KEEP").is_ok_and(|keep| keep == "1")
 }
 
+/// `ROUNDS` of `make bench`: how often each pair is measured.
+pub fn bench_rounds() -> usize {
+    env::var("ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .filter(|rounds| *rounds > 0)
+        .unwrap_or(2)
+}
+
+/// `JSON` of `make bench`: where to write the figures.
+pub fn bench_json() -> Option<PathBuf> {
+    env::var_os("JSON")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+}
+
 fn user_cache() -> PathBuf {
     let home =
         || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");

@@ -13,6 +13,7 @@
 //!
 //! [`Cluster::shared`]: cluster::Cluster::shared
 
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod config;

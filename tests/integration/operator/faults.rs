@@ -14,11 +14,20 @@ fn unknown_names_stall_until_somebody_acts() {
     site.apply("tag", &docker(&registry, "lab/cow:2"));
     site.apply("repository", &docker(&registry, "lab/owl:1"));
     let message = site.wait_condition("tag", "Stalled", "True", "NotFound");
-    assert!(message.contains("lab/cow:2") && message.contains("no such tag"), "{message}");
+    assert!(
+        message.contains("lab/cow:2") && message.contains("no such tag"),
+        "{message}"
+    );
     let message = site.wait_condition("repository", "Stalled", "True", "NotFound");
-    assert!(message.contains("lab/owl") && message.contains("repository name not known"), "{message}");
+    assert!(
+        message.contains("lab/owl") && message.contains("repository name not known"),
+        "{message}"
+    );
     let object = site.object("tag");
-    assert_eq!(condition(&object, "Ready").expect("Ready")["status"], "False");
+    assert_eq!(
+        condition(&object, "Ready").expect("Ready")["status"],
+        "False"
+    );
     assert!(condition(&object, "Reconciling").is_none());
 
     registry.push("lab/cow:2", &image("now"));
@@ -31,9 +40,20 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let registry = Registry::plain();
     let site = Site::new();
     site.apply("a", "{source: {oras: {reference: x}}}");
-    site.apply("b", &docker_and(&registry, "x", "verify: {cosign: {keys: [{secretKeyRef: {name: a, key: b}}]}}"));
+    site.apply(
+        "b",
+        &docker_and(
+            &registry,
+            "x",
+            "verify: {cosign: {keys: [{secretKeyRef: {name: a, key: b}}]}}",
+        ),
+    );
     site.apply("c", &docker_and(&registry, "x", "platforms: [linux/arm64]"));
-    for (name, field) in [("a", "spec.source.oras"), ("b", "spec.verify"), ("c", "spec.platforms")] {
+    for (name, field) in [
+        ("a", "spec.source.oras"),
+        ("b", "spec.verify"),
+        ("c", "spec.platforms"),
+    ] {
         let message = site.wait_condition(name, "Stalled", "True", "Unsupported");
         assert!(message.starts_with(field), "{message}");
     }
@@ -49,28 +69,51 @@ fn a_registry_that_is_down_is_tried_again() {
     let message = site.wait_condition("cow", "Reconciling", "True", "RegistryUnavailable");
     assert!(message.contains("next attempt at"), "{message}");
     let object = site.object("cow");
-    assert_eq!(condition(&object, "Ready").expect("Ready")["status"], "Unknown");
-    assert!(object["status"]["build"]["nextAttempt"].is_string(), "{:#}", object["status"]);
+    assert_eq!(
+        condition(&object, "Ready").expect("Ready")["status"],
+        "Unknown"
+    );
+    assert!(
+        object["status"]["build"]["nextAttempt"].is_string(),
+        "{:#}",
+        object["status"]
+    );
     registry.restart();
     site.wait_ready("cow");
 }
 
 #[test]
 fn a_missing_ca_wakes_and_a_wrong_one_stalls() {
-    let registry = Registry::start(Options { tls: true, auth: Auth::None });
+    let registry = Registry::start(Options {
+        tls: true,
+        auth: Auth::None,
+    });
     registry.push("lab/cow:1", &image("tls"));
     let site = Site::new();
     let reference = format!("{}/lab/cow:1", registry.address());
-    site.apply("none", &format!("{{source: {{docker: {{reference: \"{reference}\"}}}}}}"));
+    site.apply(
+        "none",
+        &format!("{{source: {{docker: {{reference: \"{reference}\"}}}}}}"),
+    );
     let message = site.wait_condition("none", "Stalled", "True", "CertificateInvalid");
     assert!(message.contains("certificate"), "{message}");
 
-    let spec = format!("{{source: {{docker: {{reference: \"{reference}\", tls: {{caBundle: {{configMapKeyRef: {{name: ca, key: ca.crt}}}}}}}}}}}}");
+    let spec = format!(
+        "{{source: {{docker: {{reference: \"{reference}\", tls: {{caBundle: {{configMapKeyRef: {{name: ca, key: ca.crt}}}}}}}}}}}}"
+    );
     site.apply("cow", &spec);
     let message = site.wait_condition("cow", "Reconciling", "True", "ConfigMapNotFound");
     assert!(message.contains("ConfigMap ca "), "{message}");
-    let other = Registry::start(Options { tls: true, auth: Auth::None });
-    let from = |registry: &Registry| format!("--from-file=ca.crt={}", registry.ca_cert().expect("CA").display());
+    let other = Registry::start(Options {
+        tls: true,
+        auth: Auth::None,
+    });
+    let from = |registry: &Registry| {
+        format!(
+            "--from-file=ca.crt={}",
+            registry.ca_cert().expect("CA").display()
+        )
+    };
     site.kubectl(&["create", "configmap", "ca", &from(&other)]);
     site.wait_condition("cow", "Stalled", "True", "CertificateInvalid");
     site.kubectl(&["delete", "configmap", "ca"]);
@@ -81,7 +124,10 @@ fn a_missing_ca_wakes_and_a_wrong_one_stalls() {
 
 #[test]
 fn a_missing_secret_wakes_and_a_wrong_one_stalls() {
-    let registry = Registry::start(Options { tls: false, auth: Auth::Htpasswd });
+    let registry = Registry::start(Options {
+        tls: false,
+        auth: Auth::Htpasswd,
+    });
     registry.push("lab/cow:1", &image("login"));
     let (user, password) = registry.credentials().expect("credentials");
     let site = Site::new();
@@ -93,8 +139,19 @@ fn a_missing_secret_wakes_and_a_wrong_one_stalls() {
     let message = site.wait_condition("cow", "Reconciling", "True", "SecretNotFound");
     assert!(message.contains("Secret login "), "{message}");
     let create = |password: &str| {
-        let fields = [format!("--from-literal=username={user}"), format!("--from-literal=password={password}")];
-        site.kubectl(&["create", "secret", "generic", "login", "--type=kubernetes.io/basic-auth", &fields[0], &fields[1]]);
+        let fields = [
+            format!("--from-literal=username={user}"),
+            format!("--from-literal=password={password}"),
+        ];
+        site.kubectl(&[
+            "create",
+            "secret",
+            "generic",
+            "login",
+            "--type=kubernetes.io/basic-auth",
+            &fields[0],
+            &fields[1],
+        ]);
     };
     create("wrong");
     let message = site.wait_condition("cow", "Stalled", "True", "Unauthorized");
@@ -119,8 +176,14 @@ fn a_damaged_blob_publishes_nothing() {
     site.apply("cow", &docker(&registry, "lab/cow:1"));
     wait_for(SOON, "Built=False", || {
         let object = site.object("cow");
-        let built = condition(&object, "Built").filter(|built| built["status"] == "False" && built["reason"] != "Building" && built["reason"] != "Queued");
-        built.map(|_| ()).ok_or_else(|| format!("{:#}", object["status"]))
+        let built = condition(&object, "Built").filter(|built| {
+            built["status"] == "False"
+                && built["reason"] != "Building"
+                && built["reason"] != "Queued"
+        });
+        built
+            .map(|_| ())
+            .ok_or_else(|| format!("{:#}", object["status"]))
     });
     assert_eq!(site.published("cow"), None);
 }
@@ -129,7 +192,14 @@ fn a_damaged_blob_publishes_nothing() {
 fn a_store_that_is_not_mounted_is_an_error() {
     let site = Site::without_operator();
     let mut command = Command::new(siforge_tests::binary("siforge-operator"));
-    command.args(["run", "--metrics-addr=127.0.0.1:0", "--store"]).arg(site.dir.path()).env("KUBECONFIG", site.cluster.kubeconfig());
+    command
+        .args(["run", "--metrics-addr=127.0.0.1:0", "--store"])
+        .arg(site.dir.path())
+        .env("KUBECONFIG", site.cluster.kubeconfig());
     let finished = run(&mut command).fails_with(1);
-    assert!(finished.stderr.contains("is no siforge store"), "{}", finished.output());
+    assert!(
+        finished.stderr.contains("is no siforge store"),
+        "{}",
+        finished.output()
+    );
 }
