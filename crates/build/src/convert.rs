@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 use siforge_oci::{Download, Resolved};
 use siforge_reference::Digest;
 use siforge_rootfs::{
-    ApplyError, Ensure, Entry, EntryKind, Merge, Meta, Outcome, Tree, Visibility,
+    ApplyError, Contents as RootfsContents, Ensure, Entry, EntryKind, InodeId, Merge, Meta,
+    Outcome, Tree, Visibility,
 };
 use siforge_sif::image_config::{self, Contents, FileKind, ImageConfig, ImageFile};
 use siforge_sif::{Arch, Draft};
@@ -101,6 +102,7 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
     })
 }
 
+#[allow(clippy::large_enum_variant, reason = "one value per pass")]
 enum Pass {
     Done(Writer, Tree, Vec<String>),
     Again(Visibility),
@@ -151,7 +153,13 @@ fn pass(
             progress: inputs.progress.clone(),
         };
         let mut tar = Tar::start(blob, layer, inputs.budget.clone())?;
-        if let Err(error) = merge.apply_tar(&mut tar, &mut writer) {
+        // Once the pass is known to be in vain, the layers below are read only for what they hide and need.
+        let applied = if merge.must_restart() {
+            merge.apply_tar(&mut tar, &mut Unread)
+        } else {
+            merge.apply_tar(&mut tar, &mut writer)
+        };
+        if let Err(error) = applied {
             // The decoder knows better why its tar ended early.
             return Err(tar
                 .failure()
@@ -180,6 +188,25 @@ fn pass(
     )
 }
 
+/// Takes no contents.
+struct Unread;
+
+impl RootfsContents for Unread {
+    type Error = siforge_squashfs::write::Error;
+
+    fn begin_layer(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: Option<InodeId>, _: u64, _: &mut dyn Read) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn end_layer(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
 fn entry(file: &ImageFile, mtime: i64) -> Entry<'_> {
     Entry {
         path: file.path.as_bytes(),
@@ -203,7 +230,7 @@ fn entry(file: &ImageFile, mtime: i64) -> Entry<'_> {
 fn apply_error(layer: Option<&Digest>, error: ApplyError<siforge_squashfs::write::Error>) -> Error {
     match error {
         ApplyError::Layer(source) => Error::Layer {
-            layer: layer.cloned(),
+            layer: layer.copied(),
             source,
         },
         ApplyError::Contents(error) => error.into(),

@@ -64,14 +64,14 @@ impl Budget {
         let left = self.left.load(Ordering::Relaxed);
         if bytes > left {
             return Err(Error::TooLarge {
-                layer: layer.digest.clone(),
+                layer: layer.digest,
                 limit: self.limit,
             });
         }
         self.left.fetch_sub(bytes, Ordering::Relaxed);
         if so_far > RATIO_FREE_BYTES && so_far / layer.size.max(1) > self.ratio {
             return Err(Error::Ratio {
-                layer: layer.digest.clone(),
+                layer: layer.digest,
                 limit: self.ratio,
                 bytes: so_far,
             });
@@ -192,7 +192,7 @@ fn decode(
         // The blob never came: that it also does not decode says nothing.
         Ok(download) => Error::Oci(download),
         Err(source) => Error::Decode {
-            layer: layer.digest.clone(),
+            layer: layer.digest,
             compression: layer.compression,
             source,
         },
@@ -220,9 +220,9 @@ fn decode(
         Ok(true)
     } else {
         Err(Error::DiffId {
-            layer: layer.digest.clone(),
+            layer: layer.digest,
             got,
-            want: layer.diff_id.clone(),
+            want: layer.diff_id,
         })
     }
 }

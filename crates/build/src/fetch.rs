@@ -57,7 +57,10 @@ impl Fetch {
             let usable = match cache.reuse {
                 Reuse::Never => false,
                 Reuse::Own => true,
-                Reuse::Vouched => cache.blobs.came_from(&layer.digest, registry)?,
+                Reuse::Vouched => {
+                    cache.blobs.came_from(&layer.digest, registry)?
+                        && client.has_blob(&resolved.reference, &layer).await?
+                }
             };
             Ok::<_, Error>((layer, usable))
         };
@@ -123,7 +126,7 @@ impl Fetch {
         self.blobs
             .iter()
             .filter(|blob| blob.pending.is_none())
-            .map(|blob| blob.layer.digest.clone())
+            .map(|blob| blob.layer.digest)
             .collect()
     }
 
@@ -131,7 +134,7 @@ impl Fetch {
     pub(crate) fn blobs(&self) -> impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)> {
         self.blobs.iter().map(|blob| {
             let download = blob.pending.as_ref().map(|_| blob.download.clone());
-            (blob.layer.digest.clone(), blob.layer.size, download)
+            (blob.layer.digest, blob.layer.size, download)
         })
     }
 
@@ -148,7 +151,7 @@ impl Fetch {
             downloads: self
                 .blobs
                 .iter()
-                .map(|blob| (blob.layer.digest.clone(), blob.download.clone()))
+                .map(|blob| (blob.layer.digest, blob.download.clone()))
                 .collect(),
             image: resolved.reference.familiar(),
         };

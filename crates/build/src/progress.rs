@@ -98,7 +98,7 @@ impl Progress {
             blobs: blobs
                 .iter()
                 .map(|blob| BlobState {
-                    digest: blob.digest.clone(),
+                    digest: blob.digest,
                     total: blob.total,
                     done: blob
                         .download

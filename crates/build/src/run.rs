@@ -126,11 +126,7 @@ pub async fn build(
     // fsync of some GB takes its time: not on a thread of the runtime.
     blocking(move || {
         let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
-        let record = store.record_recipe(RecipeRecord::new(
-            key.clone(),
-            made.digest.clone(),
-            made.size,
-        ))?;
+        let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
         done.enter(Phase::Done);
         Ok(built(
@@ -234,7 +230,7 @@ async fn assemble(
         let inputs = Inputs {
             resolved: resolved.clone(),
             recipe: recipe.clone(),
-            recipe_key: recipe_key.clone(),
+            recipe_key: *recipe_key,
             threads: settings.threads,
             memory: settings.memory,
             limits: settings.limits,
