@@ -221,3 +221,19 @@ fn lolcow_has_what_a_hard_image_has() {
 const LIST_LAYERS: &str = r#"set -eu; cd "$1/blobs/sha256"
 manifest=$(jq -r '.manifests[0].digest[7:]' ../../index.json)
 jq -r '.layers[].digest[7:]' "$manifest" | while read -r layer; do tar -tvzf "$layer"; done"#;
+
+#[test]
+fn a_kept_process_lives_until_somebody_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 1000 & echo child $!; wait"]);
+    let process = Process::spawn("kept", dir.path(), &command);
+    process.wait_ready(SOON, "says its child", || process.log().contains("child "));
+    let child: u32 = process.log().trim().trim_start_matches("child ").parse().unwrap();
+    let pid = process.keep();
+    // The guard reads the farewell within milliseconds; what matters is that it then does nothing.
+    let died = siforge_tests::wait::holds_within(Duration::from_secs(1), &mut || !is_alive(pid));
+    assert!(!died && is_alive(child));
+    run(Command::new("kill").arg(pid.to_string())).ok();
+    wait_until(SOON, "both are gone", || !is_alive(pid) && !is_alive(child));
+}

@@ -260,3 +260,9 @@ fn write(path: &Path, bytes: &[u8]) {
 fn digest_of(descriptor: &Value) -> String {
     descriptor["digest"].as_str().unwrap_or_default().to_owned()
 }
+
+/// Lets everybody read and enter a folder.
+pub fn open_to_all(dir: &Path) {
+    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    fs::set_permissions(dir, mode).unwrap_or_else(|e| panic!("chmod {}: {e}", dir.display()));
+}

@@ -13,6 +13,7 @@
 //!
 //! [`Cluster::shared`]: cluster::Cluster::shared
 
+pub mod apptainer;
 pub mod bench;
 pub mod binaries;
 pub mod cluster;

@@ -195,7 +195,7 @@ fn kill_9_in_the_middle_of_a_build() {
     .flatten()
     .collect();
     let layer = Tar::new().file("noise", 0o644, &noise).finish();
-    registry.push("lab/big:1", &Image::new().layer(layer, Compression::None));
+    registry.push("lab/big:1", &Image::new().layer(layer, Compression::Plain));
     let mut site = Site::new();
     site.apply("big", &docker(&registry, "lab/big:1"));
     wait_until(SOON, "a build in the middle", || {
