@@ -3,18 +3,20 @@
 //! ```text
 //! launch [OPTION…] ROOT COMMAND [ARGUMENT…]      ROOT: a directory, or (root only) a squashfs file
 //!   --agent SOCKET   ROOT is a reference that the agent mounts
+//!   --unlock         tries to make the agent's mount a nodev one no more, and says how that went
 //!   --step           as a step's task with CAP_SYS_ADMIN and CAP_SYS_CHROOT: two processes share a namespace
 //! ```
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use rustix::mount::MountFlags;
 use siforge_agent_api::{Client, Connection, Limits, MountRequest};
 use siforge_launch::syscall::Forked;
 use siforge_launch::{
@@ -28,6 +30,7 @@ struct Options {
     dry_run: bool,
     step: bool,
     agent: Option<PathBuf>,
+    unlock: bool,
     root: PathBuf,
 }
 
@@ -47,13 +50,14 @@ fn parse() -> Result<Options, Failure> {
         env: std::env::vars_os().collect(),
         ..Request::default()
     };
-    let (mut dry_run, mut step, mut agent) = (false, false, None);
+    let (mut dry_run, mut step, mut agent, mut unlock) = (false, false, None, false);
     let root = loop {
         let word = arguments.next().ok_or("no root file system given")?;
         let mut value = || arguments.next().ok_or("an option lacks its value");
         match word.to_str() {
             Some("--dry-run") => dry_run = true,
             Some("--step") => step = true,
+            Some("--unlock") => unlock = true,
             Some("--agent") => agent = Some(PathBuf::from(value()?)),
             Some("--bind") => request.binds.extend(Bind::parse_list(&value()?)?),
             Some("--home") => request.home = Home::parse(&value()?)?,
@@ -83,6 +87,7 @@ fn parse() -> Result<Options, Failure> {
         dry_run,
         step,
         agent,
+        unlock,
         root,
     })
 }
@@ -93,6 +98,7 @@ fn run() -> Result<i32, Failure> {
         dry_run,
         step,
         agent,
+        unlock,
         root,
     } = parse()?;
     let host = Host::observe()?;
@@ -102,7 +108,7 @@ fn run() -> Result<i32, Failure> {
         return Ok(0);
     }
     if let Some(socket) = agent {
-        return with_agent(&plan, &host, &socket, &root);
+        return with_agent(&plan, &host, &socket, &root, unlock);
     }
     let metadata = std::fs::metadata(&root)?;
     let source = if metadata.is_dir() {
@@ -131,7 +137,13 @@ fn run() -> Result<i32, Failure> {
 }
 
 /// An ordinary user's launch by the agent's mount.
-fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path) -> Result<i32, Failure> {
+fn with_agent(
+    plan: &Plan,
+    host: &Host,
+    socket: &Path,
+    reference: &Path,
+    unlock: bool,
+) -> Result<i32, Failure> {
     let namespace = UserNamespace::create()?;
     let handle = namespace.handle()?;
     let reference = reference.to_string_lossy().into_owned();
@@ -141,6 +153,9 @@ fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path) -> Resu
         ..MountRequest::default()
     };
     let (reply, mount) = Client::connect(socket)?.mount(&request, Some(handle.as_fd()))?;
+    if unlock {
+        return try_unlock(mount);
+    }
     let groups = if reply.groups_mapped {
         Groups::MappedByAgent
     } else {
@@ -152,6 +167,21 @@ fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path) -> Resu
         groups,
         RootFs::Detached(mount),
     )?)
+}
+
+/// What a hostile client would do: it has all capabilities in namespaces of its own.
+fn try_unlock(mount: OwnedFd) -> Result<i32, Failure> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    siforge_launch::attach(mount.as_fd(), Path::new("/tmp"))?;
+    let all = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    for flag in [MountFlags::RDONLY, MountFlags::NOSUID, MountFlags::NODEV] {
+        let result =
+            rustix::mount::mount_remount("/tmp", MountFlags::BIND | all.difference(flag), "");
+        println!("without {flag:?}: {result:?}");
+    }
+    let result = rustix::mount::mount_remount("/tmp", MountFlags::BIND | all, "");
+    println!("the same: {result:?}");
+    Ok(0)
 }
 
 /// Two tasks of a step: this process builds the namespace, a child joins it and runs the command.

@@ -19,7 +19,28 @@ pub(crate) const IMAGE_ATTRIBUTES: u64 = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV;
 
 /// Mounts a squashfs that lies in a file, through a loop device. The mount (and with it the device) goes when the
 /// descriptor and all clones are closed, unless it is attached. `name` is for messages and losetup. Needs root.
+///
+/// The mount and its clones may be sent to users: ro, nosuid and nodev are locked (see
+/// [`syscall::lock_mount_flags`]), else a user could open the device nodes of an image.
 pub fn mount_squashfs(
+    file: BorrowedFd<'_>,
+    name: &Path,
+    offset: u64,
+    size: u64,
+) -> Result<OwnedFd, Error> {
+    let mount = mount_unlocked(file, name, offset, size)?;
+    match syscall::lock_mount_flags(mount.as_fd()) {
+        Ok(locked) => Ok(locked),
+        // No user namespaces on this host (user.max_user_namespaces is 0): nobody can clear flags, nor lock them.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => {
+            mount_unlocked(file, name, offset, size)
+        }
+        Err(e) => Err(Error::path("lock the mount flags of", name)(e)),
+    }
+}
+
+/// The same for a launch by root itself, without the child that locking takes.
+pub(crate) fn mount_unlocked(
     file: BorrowedFd<'_>,
     name: &Path,
     offset: u64,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::CWD;
 use rustix::mount::OpenTreeFlags;
 
-use crate::image::{IMAGE_ATTRIBUTES, mount_squashfs};
+use crate::image::{IMAGE_ATTRIBUTES, mount_unlocked};
 use crate::{Error, syscall};
 
 /// The root file system of a launch.
@@ -40,7 +40,7 @@ impl RootFs {
                 path,
                 offset,
                 size,
-            } => mount_squashfs(file.as_fd(), &path, offset, size),
+            } => mount_unlocked(file.as_fd(), &path, offset, size),
             RootFs::Directory(path) => {
                 // Recursive: the kernel refuses to show what lies under another user's mounts.
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE

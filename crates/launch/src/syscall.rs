@@ -161,6 +161,97 @@ impl Drop for NamespaceHolder {
     }
 }
 
+/// A copy of a detached mount whose flags (ro, nosuid, nodev) nobody but the host's root can clear any more; the
+/// original is used up. Needs CAP_SYS_ADMIN.
+///
+/// Without this, a user to whom the mount is sent attaches it in namespaces of its own and clears nodev there: the
+/// kernel locks flags only when a mount namespace is copied into another user namespace (lock_mnt_tree in
+/// fs/namespace.c). So a child, in which nothing else happens, attaches the mount in a namespace of its own, copies
+/// that into a new user namespace, and clones the mount out of it. It shares this process's descriptor table, so that
+/// the clone needs no sending, and makes only raw system calls, so that a process with threads may do this.
+pub fn lock_mount_flags(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut ends = [0; 2];
+    // SAFETY: pipe2 fills the two descriptors, which are owned at once.
+    let (reader, writer) = unsafe {
+        check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC).into())?;
+        (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
+    };
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    // SAFETY: clone without CLONE_VM and with a null stack is fork; the child only makes raw calls and ends by _exit.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
+    if pid == 0 {
+        let result = match locked_clone(mount) {
+            Ok(fd) => fd,
+            Err(errno) => -errno,
+        };
+        // SAFETY: result is four readable bytes.
+        unsafe {
+            libc::write(
+                writer.as_raw_fd(),
+                ptr::from_ref(&result).cast(),
+                size_of::<i32>(),
+            );
+            libc::_exit(0);
+        }
+    }
+    let mut result: i32 = -libc::ECHILD;
+    // SAFETY: result is four writable bytes; pid is our own unreaped child, after which nobody writes to the pipe.
+    unsafe {
+        libc::waitpid(pid as libc::pid_t, ptr::null_mut(), 0);
+        drop(writer);
+        libc::read(
+            reader.as_raw_fd(),
+            ptr::from_mut(&mut result).cast(),
+            size_of::<i32>(),
+        );
+    }
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: the child opened it in the table that it shared with us, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// In the child of [`lock_mount_flags`]: a descriptor or an errno.
+fn locked_clone(mount: BorrowedFd<'_>) -> Result<i32, i32> {
+    // Any directory will do: it is covered in this child's namespaces alone.
+    const PLACE: &std::ffi::CStr = c"/dev";
+    let errno = |_| {
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+    };
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: all paths are C strings; no memory is written.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS).into()).map_err(errno)?;
+        check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), flags, ptr::null()).into())
+            .map_err(errno)?;
+        let from_fd = 4; // MOVE_MOUNT_F_EMPTY_PATH
+        let (empty, place) = (c"".as_ptr(), PLACE.as_ptr());
+        check(libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            empty,
+            libc::AT_FDCWD,
+            place,
+            from_fd,
+        ))
+        .map_err(errno)?;
+        check(libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).into()).map_err(errno)?;
+        let flags = 1 | libc::O_CLOEXEC; // OPEN_TREE_CLONE
+        check(libc::syscall(
+            libc::SYS_open_tree,
+            libc::AT_FDCWD,
+            place,
+            flags,
+        ))
+        .map(|fd| fd as i32)
+        .map_err(errno)
+    }
+}
+
 /// `struct loop_config` of <linux/loop.h>, with `struct loop_info64` inside.
 #[repr(C)]
 struct LoopConfig {

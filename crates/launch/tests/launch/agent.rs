@@ -72,6 +72,15 @@ fn serve_once(listener: &UnixListener, mounted: &Path, claim: Option<u32>) {
 
 /// Runs a script as an ordinary user by the agent's mount; exit code and output.
 fn launch(image: &Image, claim: Option<u32>, script: &str) -> (Option<i32>, String) {
+    launch_with(image, claim, &[], script)
+}
+
+fn launch_with(
+    image: &Image,
+    claim: Option<u32>,
+    options: &[&str],
+    script: &str,
+) -> (Option<i32>, String) {
     let mounted = Mounted::new(image);
     let socket = image.scratch.path().join("agent.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -79,7 +88,7 @@ fn launch(image: &Image, claim: Option<u32>, script: &str) -> (Option<i32>, Stri
     thread::scope(|scope| {
         scope.spawn(|| serve_once(&listener, &mounted.directory, claim));
         let mut command = image.launcher_with(USER, &[4, 27, 100], &[]);
-        command.args([
+        command.args(options).args([
             "--agent",
             socket.to_str().unwrap(),
             "lab/image",
@@ -112,6 +121,21 @@ fn id_mapped_mount_and_groups() {
         );
         assert_eq!((code, text), (Some(0), expect));
     }
+}
+
+#[test]
+fn users_cannot_clear_the_flags_of_the_agents_mount() {
+    let image = Image::complete();
+    let (code, text) = launch_with(&image, None, &["--unlock"], "true");
+    let flags: Vec<&str> = text.lines().collect();
+    assert_eq!((code, flags.len()), (Some(0), 4), "{text}");
+    assert!(
+        flags[..3]
+            .iter()
+            .all(|line| line.starts_with("without") && line.contains("Err(")),
+        "{text}"
+    );
+    assert_eq!(flags[3], "the same: Ok(())");
 }
 
 #[test]
