@@ -19,23 +19,39 @@ pub(crate) struct Applied {
     pub(crate) failed: Option<Plan>,
 }
 
-pub(crate) async fn apply(context: &Context, owner: &Owner, ask: &Ask, plan: &Plan, ready: Option<&Ready>, before: Stored) -> Applied {
-    let mut applied = Applied { stored: before, failed: None };
+pub(crate) async fn apply(
+    context: &Context,
+    owner: &Owner,
+    ask: &Ask,
+    plan: &Plan,
+    ready: Option<&Ready>,
+    before: Stored,
+) -> Applied {
+    let mut applied = Applied {
+        stored: before,
+        failed: None,
+    };
     for step in &plan.steps {
         match (step, ready) {
             (Step::Forget, _) => context.queue.forget(&owner.uid),
             (Step::Resolve, Some(ready)) => context.queue.resolve(owner, ask, job(context, ready)),
             (Step::Build, Some(_)) => context.queue.build(&owner.uid),
-            (Step::Publish(found, sif), Some(ready)) => match publish(context, owner, ready, found, sif).await {
-                Ok(stored) => {
-                    context.queue.succeeded(&owner.uid);
-                    applied.stored = stored;
+            (Step::Publish(found, sif), Some(ready)) => {
+                match publish(context, owner, ready, found, sif).await {
+                    Ok(stored) => {
+                        context.queue.succeeded(&owner.uid);
+                        applied.stored = stored;
+                    }
+                    Err(failure) => {
+                        let next =
+                            context
+                                .queue
+                                .failed(&owner.uid, Stage::Publish, failure.clone());
+                        applied.failed =
+                            Some(Plan::retry(Stage::Publish, failure, next, Timestamp::now()));
+                    }
                 }
-                Err(failure) => {
-                    let next = context.queue.failed(&owner.uid, Stage::Publish, failure.clone());
-                    applied.failed = Some(Plan::retry(Stage::Publish, failure, next, Timestamp::now()));
-                }
-            },
+            }
             // Plans without inputs have no other steps.
             (_, None) => {}
         }
@@ -47,10 +63,24 @@ fn job(context: &Context, ready: &Ready) -> Job {
     let spec = &ready.spec;
     let mut settings = context.settings.clone();
     settings.limits = spec.limits;
-    Job::new(spec.reference.clone(), spec.platform.clone(), ready.credentials.clone(), ready.tls.clone(), spec.recipe.clone(), settings, spec.timeout)
+    Job::new(
+        spec.reference.clone(),
+        spec.platform.clone(),
+        ready.credentials.clone(),
+        ready.tls.clone(),
+        spec.recipe.clone(),
+        settings,
+        spec.timeout,
+    )
 }
 
-async fn publish(context: &Context, owner: &Owner, ready: &Ready, found: &Found, sif: &Sif) -> Result<Stored, Failure> {
+async fn publish(
+    context: &Context,
+    owner: &Owner,
+    ready: &Ready,
+    found: &Found,
+    sif: &Sif,
+) -> Result<Stored, Failure> {
     let content = RefContent {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
@@ -79,7 +109,13 @@ async fn publish(context: &Context, owner: &Owner, ready: &Ready, found: &Found,
         Ok(store.open_artifact(&content.digest)?.is_some())
     };
     if !blocking(write).await? {
-        return Err(Failure::transient(Reason::StoreFailed, format!("publishing {}: the artifact is gone from the store; it is built again", sif.digest)));
+        return Err(Failure::transient(
+            Reason::StoreFailed,
+            format!(
+                "publishing {}: the artifact is gone from the store; it is built again",
+                sif.digest
+            ),
+        ));
     }
     stored(&context.store, &owner.namespace, &owner.name).await
 }
@@ -98,20 +134,31 @@ pub(crate) async fn remove(context: &Context, owner: &Owner) -> Result<(), Failu
 /// After `before` was replaced: makes its artifact private again if it was public and no other ref makes it so. A ref that is
 /// written at this moment makes it public after its own write, so the order of the two does not matter.
 fn hide(store: &Store, before: Option<Ref>) -> Result<(), siforge_store::Error> {
-    let Some(before) = before.filter(|before| before.access.is_public()) else { return Ok(()) };
+    let Some(before) = before.filter(|before| before.access.is_public()) else {
+        return Ok(());
+    };
     for (namespace, name) in store.list_refs()? {
         let current = store.read_ref(&namespace, &name)?;
-        if current.is_some_and(|current| current.digest == before.digest && current.access.is_public()) {
+        if current
+            .is_some_and(|current| current.digest == before.digest && current.access.is_public())
+        {
             return Ok(());
         }
     }
-    store.set_visibility(&before.digest, Visibility::Private).map(drop)
+    store
+        .set_visibility(&before.digest, Visibility::Private)
+        .map(drop)
 }
 
 /// Runs `work` on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, siforge_store::Error> + Send + 'static) -> Result<T, Failure> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, siforge_store::Error> + Send + 'static,
+) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| Failure::from(&error)),
-        Err(error) => Err(Failure::transient(Reason::StoreFailed, format!("using the store: {}", chain(&error)))),
+        Err(error) => Err(Failure::transient(
+            Reason::StoreFailed,
+            format!("using the store: {}", chain(&error)),
+        )),
     }
 }

@@ -12,13 +12,15 @@ use crate::queue::Queue;
 use crate::reconcile::{self, reconcile};
 use crate::status::Limiter;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{ListParams, PartialObjectMeta};
-use kube::runtime::controller::{Action, Config as ControllerConfig, Controller, Error as ControllerError};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::controller::{
+    Action, Config as ControllerConfig, Controller, Error as ControllerError,
+};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Config as WatcherConfig};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client, ResourceExt};
 use siforge_crds::SingularityImage;
 use siforge_store::Store;
@@ -41,12 +43,20 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub enum Error {
     #[error("reading the kubeconfig or the pod's service account")]
     Client(#[source] Box<kube::Error>),
-    #[error("listing SingularityImages; is the CRD installed? `siforge-operator crd | kubectl apply -f -` does so")]
+    #[error(
+        "listing SingularityImages; is the CRD installed? `siforge-operator crd | kubectl apply -f -` does so"
+    )]
     Crd(#[source] Box<kube::Error>),
     #[error("opening the store {path}", path = path.display())]
-    Store { path: PathBuf, source: siforge_store::Error },
+    Store {
+        path: PathBuf,
+        source: siforge_store::Error,
+    },
     #[error("listening on {address}")]
-    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
     #[error("setting up metrics")]
     Metrics(#[from] prometheus::Error),
     #[error("leadership is lost")]
@@ -65,18 +75,42 @@ impl Error {
 /// Runs until `stop` (Ok), or until something fails that a restart may mend.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new()?);
-    let state = Arc::new(http::State { metrics: metrics.clone(), ready: AtomicBool::new(false) });
+    let state = Arc::new(http::State {
+        metrics: metrics.clone(),
+        ready: AtomicBool::new(false),
+    });
     let address = config.metrics_addr;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
     let server = tokio::spawn(http::serve(listener, state.clone()));
 
     let store = open(&config)?;
-    let client = Client::try_default().await.map_err(|error| Error::Client(Box::new(error)))?;
-    scope::<SingularityImage>(&client, &config).list(&ListParams::default().limit(1)).await.map_err(|error| Error::Crd(Box::new(error)))?;
+    let client = Client::try_default()
+        .await
+        .map_err(|error| Error::Client(Box::new(error)))?;
+    scope::<SingularityImage>(&client, &config)
+        .list(&ListParams::default().limit(1))
+        .await
+        .map_err(|error| Error::Crd(Box::new(error)))?;
     state.ready.store(true, Ordering::Relaxed);
 
     tokio::pin!(stop);
-    let elector = config.lease.as_ref().map(|Lease { namespace, name, duration }| Elector::new(client.clone(), namespace, name, config.identity.clone(), *duration));
+    let elector = config.lease.as_ref().map(
+        |Lease {
+             namespace,
+             name,
+             duration,
+         }| {
+            Elector::new(
+                client.clone(),
+                namespace,
+                name,
+                config.identity.clone(),
+                *duration,
+            )
+        },
+    );
     let generation = match &elector {
         None => 0,
         Some(elector) => tokio::select! {
@@ -87,7 +121,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
     metrics.lead(true);
     tracing::info!(generation, identity = config.identity, "leading");
 
-    let result = lead(&config, client, store, metrics.clone(), generation, elector.as_ref(), stop).await;
+    let result = lead(
+        &config,
+        client,
+        store,
+        metrics.clone(),
+        generation,
+        elector.as_ref(),
+        stop,
+    )
+    .await;
     metrics.lead(false);
     server.abort();
     result
@@ -98,7 +141,10 @@ fn open(config: &Config) -> Result<Store, Error> {
         Some(agent_group) => Store::init(&config.store, agent_group),
         None => Store::open(&config.store),
     };
-    opened.map_err(|source| Error::Store { path: config.store.clone(), source })
+    opened.map_err(|source| Error::Store {
+        path: config.store.clone(),
+        source,
+    })
 }
 
 /// All namespaces, or the one to look at.
@@ -126,7 +172,10 @@ async fn lead(
     match crate::apply::blocking(move || sweep.sweep_dead()).await {
         Ok(0) => {}
         Ok(files) => tracing::info!(files, "removed what dead builds left"),
-        Err(failure) => tracing::warn!(error = failure.message, "removing what dead builds left failed"),
+        Err(failure) => tracing::warn!(
+            error = failure.message,
+            "removing what dead builds left failed"
+        ),
     }
     let (wake, woken) = mpsc::unbounded_channel();
     let queue = Queue::new(store.clone(), config.workers, wake, metrics.clone());
@@ -166,20 +215,33 @@ async fn lead(
             tokio::select! { _ = rest => {}, lost = &mut keep => return Err(lost.into()) }
         }
     }
-    if let Some(elector) = elector && let Err(error) = elector.release().await {
+    if let Some(elector) = elector
+        && let Err(error) = elector.release().await
+    {
         tracing::warn!(%error, "giving the lease back failed; the next leader waits for it to run out");
     }
     Ok(())
 }
 
 /// Reconciles until `halted`.
-async fn control(config: &Config, context: Arc<Context>, woken: mpsc::UnboundedReceiver<ObjectRef<SingularityImage>>, mut halted: watch::Receiver<bool>) {
+async fn control(
+    config: &Config,
+    context: Arc<Context>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<SingularityImage>>,
+    mut halted: watch::Receiver<bool>,
+) {
     let (reader, writer) = reflector::store();
     let client = context.client.clone();
-    let objects = watcher::watcher(scope(&client, config), WatcherConfig::default()).modify(slim).default_backoff().reflect(writer).applied_objects();
+    let objects = watcher::watcher(scope(&client, config), WatcherConfig::default())
+        .modify(slim)
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects();
     let (secrets, config_maps) = (context.clone(), context.clone());
     let namespaces = context.clone();
-    let wakes = futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|object| (object, woken)) });
+    let wakes = futures::stream::unfold(woken, |mut woken| async move {
+        woken.recv().await.map(|object| (object, woken))
+    });
     Controller::for_stream(objects, reader)
         .with_config(ControllerConfig::default().concurrency(RECONCILERS))
         .watches_stream(touched::<Secret>(scope(&client, config)), move |secret| {
@@ -188,15 +250,23 @@ async fn control(config: &Config, context: Arc<Context>, woken: mpsc::UnboundedR
         })
         .watches_stream(touched::<ConfigMap>(scope(&client, config)), move |map| {
             let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
-            config_maps.interest.of(&Thing::ConfigMap { namespace, name })
+            config_maps
+                .interest
+                .of(&Thing::ConfigMap { namespace, name })
         })
-        .watches_stream(touched::<Namespace>(Api::all(client.clone())), move |_| namespaces.interest.of(&Thing::Namespaces))
+        .watches_stream(touched::<Namespace>(Api::all(client.clone())), move |_| {
+            namespaces.interest.of(&Thing::Namespaces)
+        })
         .reconcile_on(wakes)
         .graceful_shutdown_on(async move {
             // An error means that the sender is gone: nobody waits for us any more.
             let _ = halted.wait_for(|halted| *halted).await;
         })
-        .run(reconcile, |_, _: &reconcile::Error, _| Action::requeue(AFTER_ERROR), context.clone())
+        .run(
+            reconcile,
+            |_, _: &reconcile::Error, _| Action::requeue(AFTER_ERROR),
+            context.clone(),
+        )
         .for_each(|done| {
             tell(done, &context.metrics);
             std::future::ready(())
@@ -213,15 +283,30 @@ fn slim(object: &mut SingularityImage) {
 }
 
 /// Changes and deletions, metadata alone: what a Secret holds is read when it is needed, and cached nowhere.
-fn touched<K>(api: Api<PartialObjectMeta<K>>) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
+fn touched<K>(
+    api: Api<PartialObjectMeta<K>>,
+) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
 {
-    watcher::watcher(api, WatcherConfig::default()).default_backoff().touched_objects()
+    watcher::watcher(api, WatcherConfig::default())
+        .default_backoff()
+        .touched_objects()
 }
 
 /// The one place where errors of reconciles and watches are reported.
-fn tell(done: Result<(ObjectRef<SingularityImage>, Action), ControllerError<reconcile::Error, watcher::Error>>, metrics: &Metrics) {
+fn tell(
+    done: Result<
+        (ObjectRef<SingularityImage>, Action),
+        ControllerError<reconcile::Error, watcher::Error>,
+    >,
+    metrics: &Metrics,
+) {
     match done {
         Ok((object, _)) => {
             metrics.reconciled(true);

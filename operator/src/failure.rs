@@ -35,15 +35,27 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn stalled(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reaction: Reaction::Stalled, reason, message: message.into() }
+        Self {
+            reaction: Reaction::Stalled,
+            reason,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn waiting(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reaction: Reaction::Waiting, reason, message: message.into() }
+        Self {
+            reaction: Reaction::Waiting,
+            reason,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn transient(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reaction: Reaction::Transient { retry_after: None }, reason, message: message.into() }
+        Self {
+            reaction: Reaction::Transient { retry_after: None },
+            reason,
+            message: message.into(),
+        }
     }
 
     /// How long to wait before attempt number `failures` + 1, `failures` ≥ 1; None when only a change helps.
@@ -62,7 +74,10 @@ impl Failure {
 /// back together; equal seeds give equal delays, so that tests can say what they expect.
 fn back_off(failures: u32, seed: u64) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let mixed = seed.wrapping_add(u64::from(failures)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let mixed = seed
+        .wrapping_add(u64::from(failures))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        >> 32;
     let spread = 0.75 + 0.5 * (mixed as f64 / f64::from(u32::MAX));
     doubled.min(LONGEST_DELAY).mul_f64(spread)
 }
@@ -87,7 +102,11 @@ impl From<&siforge_oci::Error> for Failure {
             siforge_oci::Reaction::Stall => Reaction::Stalled,
             siforge_oci::Reaction::Retry { after } => Reaction::Transient { retry_after: after },
         };
-        Self { reaction, reason, message: chain(error) }
+        Self {
+            reaction,
+            reason,
+            message: chain(error),
+        }
     }
 }
 
@@ -95,7 +114,9 @@ impl From<&siforge_store::Error> for Failure {
     fn from(error: &siforge_store::Error) -> Self {
         match error {
             siforge_store::Error::Name { .. } => Self::stalled(Reason::InvalidSpec, chain(error)),
-            siforge_store::Error::Fenced { .. } => Self::transient(Reason::LeadershipLost, chain(error)),
+            siforge_store::Error::Fenced { .. } => {
+                Self::transient(Reason::LeadershipLost, chain(error))
+            }
             _ => Self::transient(Reason::StoreFailed, chain(error)),
         }
     }
@@ -108,10 +129,14 @@ impl From<&siforge_build::Error> for Failure {
             Error::Oci(error) => Self::from(error),
             Error::Store(error) => Self::from(error),
             // The operator's machine is at fault, not the image.
-            Error::File { .. } | Error::Thread { .. } | Error::DecoderGone | Error::Panicked(_) | Error::Cancelled => {
-                Self::transient(Reason::StoreFailed, chain(error))
+            Error::File { .. }
+            | Error::Thread { .. }
+            | Error::DecoderGone
+            | Error::Panicked(_)
+            | Error::Cancelled => Self::transient(Reason::StoreFailed, chain(error)),
+            Error::Decode { .. } | Error::DiffId { .. } => {
+                Self::stalled(Reason::SourceInvalid, chain(error))
             }
-            Error::Decode { .. } | Error::DiffId { .. } => Self::stalled(Reason::SourceInvalid, chain(error)),
             _ => Self::stalled(Reason::BuildFailed, chain(error)),
         }
     }
@@ -138,10 +163,20 @@ mod tests {
     #[test]
     fn delays_double_up_to_a_bound_and_are_spread() {
         let failure = Failure::transient(Reason::RegistryUnavailable, "down");
-        for (failures, about) in [(1, 2.0), (2, 4.0), (3, 8.0), (8, 256.0), (9, 300.0), (200, 300.0)] {
+        for (failures, about) in [
+            (1, 2.0),
+            (2, 4.0),
+            (3, 8.0),
+            (8, 256.0),
+            (9, 300.0),
+            (200, 300.0),
+        ] {
             for seed in 0..50 {
                 let delay = failure.delay(failures, seed).unwrap().as_secs_f64();
-                assert!((about * 0.749..=about * 1.251).contains(&delay), "{failures} failures, seed {seed}: {delay} s");
+                assert!(
+                    (about * 0.749..=about * 1.251).contains(&delay),
+                    "{failures} failures, seed {seed}: {delay} s"
+                );
             }
         }
         assert_ne!(failure.delay(1, 1), failure.delay(1, 2));
@@ -150,7 +185,13 @@ mod tests {
 
     #[test]
     fn retry_after_is_honoured_within_reason() {
-        let asked = |seconds| Failure { reaction: Reaction::Transient { retry_after: Some(Duration::from_secs(seconds)) }, reason: Reason::RateLimited, message: String::new() };
+        let asked = |seconds| Failure {
+            reaction: Reaction::Transient {
+                retry_after: Some(Duration::from_secs(seconds)),
+            },
+            reason: Reason::RateLimited,
+            message: String::new(),
+        };
         assert_eq!(asked(600).delay(1, 0), Some(Duration::from_secs(600)));
         assert_eq!(asked(1_000_000).delay(1, 0), Some(LONGEST_RETRY_AFTER));
         assert!(asked(0).delay(1, 0).unwrap() > Duration::from_secs(1));
@@ -159,6 +200,9 @@ mod tests {
     #[test]
     fn only_transient_failures_are_tried_again() {
         assert_eq!(Failure::stalled(Reason::NotFound, "x").delay(1, 0), None);
-        assert_eq!(Failure::waiting(Reason::SecretNotFound, "x").delay(1, 0), None);
+        assert_eq!(
+            Failure::waiting(Reason::SecretNotFound, "x").delay(1, 0),
+            None
+        );
     }
 }

@@ -32,8 +32,25 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(reference: ImageRef, platform: Platform, credentials: Option<Credentials>, tls: Tls, recipe: Recipe, settings: Settings, timeout: Duration) -> Self {
-        Self { reference, platform, credentials, tls, recipe, settings, timeout, resolved: Mutex::default() }
+    pub(crate) fn new(
+        reference: ImageRef,
+        platform: Platform,
+        credentials: Option<Credentials>,
+        tls: Tls,
+        recipe: Recipe,
+        settings: Settings,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            reference,
+            platform,
+            credentials,
+            tls,
+            recipe,
+            settings,
+            timeout,
+            resolved: Mutex::default(),
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -42,37 +59,71 @@ impl Job {
 
     /// Asks the registry for the manifest, with this object's credentials.
     pub(crate) async fn resolve(&self) -> Result<Found, Failure> {
-        let client = Client::new(&self.reference.registry, self.credentials.clone(), self.tls.clone()).map_err(|error| Failure::from(&error))?;
-        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, client.resolve(&self.reference, &self.platform)).await;
+        let client = Client::new(
+            &self.reference.registry,
+            self.credentials.clone(),
+            self.tls.clone(),
+        )
+        .map_err(|error| Failure::from(&error))?;
+        let answer = tokio::time::timeout(
+            RESOLVE_TIMEOUT,
+            client.resolve(&self.reference, &self.platform),
+        )
+        .await;
         let resolved = match answer {
             Ok(resolved) => resolved.map_err(|error| Failure::from(&error))?,
             Err(_) => {
-                let message = format!("resolving {}: no answer within {} s", self.reference, RESOLVE_TIMEOUT.as_secs());
+                let message = format!(
+                    "resolving {}: no answer within {} s",
+                    self.reference,
+                    RESOLVE_TIMEOUT.as_secs()
+                );
                 return Err(Failure::transient(Reason::RegistryUnavailable, message));
             }
         };
         let found = Found {
             reference: format!("docker://{}", self.reference),
             manifest: resolved.manifest_digest.clone(),
-            key: self.recipe.key(&resolved.manifest_digest, &self.reference.canonical()),
+            key: self
+                .recipe
+                .key(&resolved.manifest_digest, &self.reference.canonical()),
             bytes: resolved.layers.iter().map(|layer| layer.size).sum(),
             at: Timestamp::now(),
         };
-        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new((client, resolved)));
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new((client, resolved)));
         Ok(found)
     }
 
     fn resolved(&self) -> Option<Arc<(Client, Resolved)>> {
-        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 /// Builds; calls `news` whenever the phase or the tens of percent change.
-pub(crate) async fn fly(store: &Store, job: &Job, progress: Arc<siforge_build::Progress>, news: impl Fn()) -> Result<Sif, Failure> {
+pub(crate) async fn fly(
+    store: &Store,
+    job: &Job,
+    progress: Arc<siforge_build::Progress>,
+    news: impl Fn(),
+) -> Result<Sif, Failure> {
     let Some(resolved) = job.resolved() else {
-        return Err(Failure::transient(Reason::RegistryUnavailable, format!("building {}: it was not resolved", job.reference)));
+        return Err(Failure::transient(
+            Reason::RegistryUnavailable,
+            format!("building {}: it was not resolved", job.reference),
+        ));
     };
-    let build = siforge_build::build(store, &resolved.0, &resolved.1, &job.recipe, &job.settings, progress.clone());
+    let build = siforge_build::build(
+        store,
+        &resolved.0,
+        &resolved.1,
+        &job.recipe,
+        &job.settings,
+        progress.clone(),
+    );
     tokio::select! {
         built = build => built.map(|built| Sif { digest: built.digest, size: built.size }).map_err(|error| Failure::from(&error)),
         never = watch(&progress, news) => match never {},
@@ -117,7 +168,14 @@ pub(crate) struct Flight {
 impl Flight {
     pub(crate) fn new(leader: &str, limits: Limits, now: Timestamp) -> Self {
         let progress = siforge_build::Progress::new();
-        Self { members: vec![leader.to_owned()], leader: leader.to_owned(), limits, progress, started_at: now, task: None }
+        Self {
+            members: vec![leader.to_owned()],
+            leader: leader.to_owned(),
+            limits,
+            progress,
+            started_at: now,
+            task: None,
+        }
     }
 
     pub(crate) fn started(&mut self, task: AbortHandle) {
@@ -147,7 +205,11 @@ impl Flight {
     /// If the leader has left, its successor answers for the flight.
     pub(crate) fn is_leader(&self, uid: &str) -> bool {
         let led = self.members.contains(&self.leader);
-        if led { self.leader == uid } else { self.members.first().is_some_and(|first| first == uid) }
+        if led {
+            self.leader == uid
+        } else {
+            self.members.first().is_some_and(|first| first == uid)
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -163,7 +225,13 @@ impl Flight {
         let (phase, percent) = steps(&snapshot);
         // The bytes move in the same steps, so that a patch for another reason does not carry news of its own.
         let bytes_done = snapshot.bytes_total / 100 * u64::from(percent);
-        Progress { phase, bytes_done, bytes_total: snapshot.bytes_total, percent, started_at: self.started_at }
+        Progress {
+            phase,
+            bytes_done,
+            bytes_total: snapshot.bytes_total,
+            percent,
+            started_at: self.started_at,
+        }
     }
 
     pub(crate) fn abort(&self) {

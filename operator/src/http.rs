@@ -24,7 +24,9 @@ pub(crate) struct State {
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let state = state.clone();
@@ -54,7 +56,10 @@ async fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
         head.extend_from_slice(&buffer[..count]);
     }
     let (status, kind, body) = respond(&String::from_utf8_lossy(&head), state);
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(answer.as_bytes()).await?;
     stream.write_all(&body).await?;
     stream.shutdown().await
@@ -64,7 +69,10 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn respond(head: &str, state: &State) -> (&'static str, &'static str, Vec<u8>) {
     let mut words = head.lines().next().unwrap_or_default().split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let path = target.split('?').next().unwrap_or_default();
     if method != "GET" {
         return ("405 Method Not Allowed", PLAIN, b"only GET\n".to_vec());
@@ -75,9 +83,17 @@ fn respond(head: &str, state: &State) -> (&'static str, &'static str, Vec<u8>) {
         "/readyz" => ("503 Service Unavailable", PLAIN, b"not ready\n".to_vec()),
         "/metrics" => match state.metrics.text() {
             Ok(text) => ("200 OK", "text/plain; version=0.0.4", text),
-            Err(error) => ("500 Internal Server Error", PLAIN, format!("{error}\n").into_bytes()),
+            Err(error) => (
+                "500 Internal Server Error",
+                PLAIN,
+                format!("{error}\n").into_bytes(),
+            ),
         },
-        _ => ("404 Not Found", PLAIN, b"there are /healthz, /readyz and /metrics\n".to_vec()),
+        _ => (
+            "404 Not Found",
+            PLAIN,
+            b"there are /healthz, /readyz and /metrics\n".to_vec(),
+        ),
     }
 }
 
@@ -87,7 +103,10 @@ mod tests {
 
     #[test]
     fn answers() {
-        let state = State { metrics: Arc::new(Metrics::new().unwrap()), ready: AtomicBool::new(false) };
+        let state = State {
+            metrics: Arc::new(Metrics::new().unwrap()),
+            ready: AtomicBool::new(false),
+        };
         let check = |head: &str, expect: &str| {
             let (status, ..) = respond(head, &state);
             assert!(status.starts_with(expect), "{head:?}: {status}");

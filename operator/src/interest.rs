@@ -10,8 +10,14 @@ type Image = ObjectRef<SingularityImage>;
 /// Something that an object's spec names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Thing {
-    Secret { namespace: String, name: String },
-    ConfigMap { namespace: String, name: String },
+    Secret {
+        namespace: String,
+        name: String,
+    },
+    ConfigMap {
+        namespace: String,
+        name: String,
+    },
     /// The labels of all namespaces (a selector).
     Namespaces,
 }
@@ -49,7 +55,10 @@ impl Interest {
 
     pub(crate) fn of(&self, thing: &Thing) -> Vec<Image> {
         let both = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        both.by.get(thing).map(|images| images.iter().cloned().collect()).unwrap_or_default()
+        both.by
+            .get(thing)
+            .map(|images| images.iter().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -61,7 +70,10 @@ mod tests {
     fn follows_changes() {
         let interest = Interest::default();
         let image = |name: &str| Image::new(name).within("lab");
-        let secret = |name: &str| Thing::Secret { namespace: "lab".to_owned(), name: name.to_owned() };
+        let secret = |name: &str| Thing::Secret {
+            namespace: "lab".to_owned(),
+            name: name.to_owned(),
+        };
         interest.set(&image("a"), HashSet::from([secret("x"), secret("y")]));
         interest.set(&image("b"), HashSet::from([secret("x")]));
         assert_eq!(interest.of(&secret("x")).len(), 2);

@@ -19,11 +19,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     #[error("the lease {lease} is held by {holder} now")]
     Lost { lease: String, holder: String },
     #[error("the lease {lease} could not be renewed for {seconds} s")]
-    Expired { lease: String, seconds: u64, source: Box<kube::Error> },
+    Expired {
+        lease: String,
+        seconds: u64,
+        source: Box<kube::Error>,
+    },
 }
 
 #[derive(Clone)]
@@ -46,7 +50,9 @@ enum Move {
 
 /// `unchanged`: for how long the lease was seen as it is.
 fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> Move {
-    let Some(spec) = spec else { return Move::Create };
+    let Some(spec) = spec else {
+        return Move::Create;
+    };
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
     if holder == identity {
         return Move::Renew;
@@ -60,8 +66,19 @@ fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> Move
 
 impl Elector {
     /// `identity` must be this process's alone: it tells a restarted leader from the one before.
-    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: String, duration: Duration) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, duration }
+    pub(crate) fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: String,
+        duration: Duration,
+    ) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity,
+            duration,
+        }
     }
 
     fn period(&self) -> Duration {
@@ -75,13 +92,18 @@ impl Elector {
             match self.attempt(&mut seen).await {
                 Ok(Some(transitions)) => return u64::try_from(transitions).unwrap_or(0) + 1,
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, lease = self.name, "asking for the lease failed"),
+                Err(error) => {
+                    tracing::warn!(%error, lease = self.name, "asking for the lease failed")
+                }
             }
             sleep(self.period()).await;
         }
     }
 
-    async fn attempt(&self, seen: &mut Option<(Option<LeaseSpec>, Instant)>) -> Result<Option<i32>, kube::Error> {
+    async fn attempt(
+        &self,
+        seen: &mut Option<(Option<LeaseSpec>, Instant)>,
+    ) -> Result<Option<i32>, kube::Error> {
         let lease = self.api.get_opt(&self.name).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         let since = match seen {
@@ -93,25 +115,45 @@ impl Elector {
             Move::Wait => return Ok(None),
             Move::Create => 0,
             Move::Take(transitions) => transitions,
-            Move::Renew => spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0),
+            Move::Renew => spec
+                .as_ref()
+                .and_then(|spec| spec.lease_transitions)
+                .unwrap_or(0),
         };
-        let metadata = lease.map_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, |lease| lease.metadata);
+        let metadata = lease.map_or_else(
+            || ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            },
+            |lease| lease.metadata,
+        );
         let now = Some(MicroTime(Timestamp::now()));
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(i32::try_from(self.duration.as_secs().max(1)).unwrap_or(i32::MAX)),
+            lease_duration_seconds: Some(
+                i32::try_from(self.duration.as_secs().max(1)).unwrap_or(i32::MAX),
+            ),
             lease_transitions: Some(transitions),
             acquire_time: now.clone(),
             renew_time: now,
             ..LeaseSpec::default()
         };
-        self.write(Lease { metadata, spec: Some(spec) }).await.map(|won| won.then_some(transitions))
+        self.write(Lease {
+            metadata,
+            spec: Some(spec),
+        })
+        .await
+        .map(|won| won.then_some(transitions))
     }
 
     /// False when somebody else was first.
     async fn write(&self, lease: Lease) -> Result<bool, kube::Error> {
         let written = match lease.metadata.resource_version {
-            Some(_) => self.api.replace(&self.name, &PostParams::default(), &lease).await,
+            Some(_) => {
+                self.api
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await
+            }
             None => self.api.create(&PostParams::default(), &lease).await,
         };
         match written {
@@ -128,12 +170,23 @@ impl Elector {
             sleep(self.period()).await;
             match self.renew().await {
                 Ok(None) => renewed = Instant::now(),
-                Ok(Some(holder)) => return Error::Lost { lease: self.name.clone(), holder },
+                Ok(Some(holder)) => {
+                    return Error::Lost {
+                        lease: self.name.clone(),
+                        holder,
+                    };
+                }
                 // Two thirds of the duration, so that we stop before another may begin.
                 Err(error) if renewed.elapsed() >= self.duration * 2 / 3 => {
-                    return Error::Expired { lease: self.name.clone(), seconds: renewed.elapsed().as_secs(), source: Box::new(error) };
+                    return Error::Expired {
+                        lease: self.name.clone(),
+                        seconds: renewed.elapsed().as_secs(),
+                        source: Box::new(error),
+                    };
                 }
-                Err(error) => tracing::warn!(%error, lease = self.name, "renewing the lease failed; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, lease = self.name, "renewing the lease failed; trying again")
+                }
             }
         }
     }
@@ -177,12 +230,24 @@ mod tests {
             lease_transitions: Some(4),
             ..LeaseSpec::default()
         };
-        let check = |spec: Option<LeaseSpec>, unchanged, expect| assert_eq!(decide(spec.as_ref(), "me", Duration::from_secs(unchanged)), expect);
+        let check = |spec: Option<LeaseSpec>, unchanged, expect| {
+            assert_eq!(
+                decide(spec.as_ref(), "me", Duration::from_secs(unchanged)),
+                expect
+            )
+        };
         check(None, 0, Move::Create);
         check(Some(spec("me")), 0, Move::Renew);
         check(Some(spec("")), 0, Move::Take(5));
         check(Some(spec("other")), 14, Move::Wait);
         check(Some(spec("other")), 15, Move::Take(5));
-        check(Some(LeaseSpec { lease_duration_seconds: None, ..spec("other") }), 0, Move::Take(5));
+        check(
+            Some(LeaseSpec {
+                lease_duration_seconds: None,
+                ..spec("other")
+            }),
+            0,
+            Move::Take(5),
+        );
     }
 }

@@ -47,22 +47,33 @@ pub(crate) struct Error {
     source: Box<kube::Error>,
 }
 
-pub(crate) async fn observe(context: &Context, object: &SingularityImage) -> Result<Observed, Error> {
+pub(crate) async fn observe(
+    context: &Context,
+    object: &SingularityImage,
+) -> Result<Observed, Error> {
     let namespace = object.namespace().unwrap_or_default();
     let names = names(&object.spec);
     // Before reading, so that a change between reading and registering wakes too.
-    context.interest.set(&ObjectRef::from(object), names.things(&namespace));
+    context
+        .interest
+        .set(&ObjectRef::from(object), names.things(&namespace));
 
     let mut secrets = BTreeMap::new();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.secrets {
-        let found = api.get_opt(&name).await.map_err(failed("reading the Secret", &namespace, &name))?;
+        let found =
+            api.get_opt(&name)
+                .await
+                .map_err(failed("reading the Secret", &namespace, &name))?;
         secrets.insert(name, found);
     }
     let mut config_maps = BTreeMap::new();
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.config_maps {
-        let found = api.get_opt(&name).await.map_err(failed("reading the ConfigMap", &namespace, &name))?;
+        let found =
+            api.get_opt(&name)
+                .await
+                .map_err(failed("reading the ConfigMap", &namespace, &name))?;
         config_maps.insert(name, found);
     }
     let namespaces = match names.selector {
@@ -71,16 +82,36 @@ pub(crate) async fn observe(context: &Context, object: &SingularityImage) -> Res
     };
     let stored = stored(&context.store, &namespace, &object.name_any()).await;
     let (worked_for, work) = context.queue.look(&object.uid().unwrap_or_default());
-    Ok(Observed { secrets, config_maps, namespaces, stored, worked_for, work, now: Timestamp::now() })
+    Ok(Observed {
+        secrets,
+        config_maps,
+        namespaces,
+        stored,
+        worked_for,
+        work,
+        now: Timestamp::now(),
+    })
 }
 
-fn failed<'a>(operation: &'static str, namespace: &'a str, name: &'a str) -> impl FnOnce(kube::Error) -> Error + 'a {
-    move |source| Error { operation, namespace: namespace.to_owned(), name: name.to_owned(), source: Box::new(source) }
+fn failed<'a>(
+    operation: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+) -> impl FnOnce(kube::Error) -> Error + 'a {
+    move |source| Error {
+        operation,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        source: Box::new(source),
+    }
 }
 
 async fn selected(context: &Context, selector: &Selector) -> Result<Vec<String>, Error> {
     let api: Api<Namespace> = Api::all(context.client.clone());
-    let list = api.list_metadata(&ListParams::default().labels_from(selector)).await.map_err(failed("listing namespaces by", "labels", "of spec.access"))?;
+    let list = api
+        .list_metadata(&ListParams::default().labels_from(selector))
+        .await
+        .map_err(failed("listing namespaces by", "labels", "of spec.access"))?;
     let mut names: Vec<_> = list.items.iter().map(ResourceExt::name_any).collect();
     names.sort_unstable();
     Ok(names)
@@ -95,7 +126,11 @@ pub(crate) async fn stored(store: &Store, namespace: &str, name: &str) -> Result
             Some(current) => store.open_artifact(&current.digest)?.is_some(),
             None => false,
         };
-        Ok(Stored { history: store.history(&namespace, &name)?, current, artifact })
+        Ok(Stored {
+            history: store.history(&namespace, &name)?,
+            current,
+            artifact,
+        })
     };
     crate::apply::blocking(read).await
 }
@@ -109,9 +144,18 @@ struct Names {
 
 impl Names {
     fn things(&self, namespace: &str) -> HashSet<Thing> {
-        let secrets = self.secrets.iter().map(|name| Thing::Secret { namespace: namespace.to_owned(), name: name.clone() });
-        let config_maps = self.config_maps.iter().map(|name| Thing::ConfigMap { namespace: namespace.to_owned(), name: name.clone() });
-        secrets.chain(config_maps).chain(self.selector.is_some().then_some(Thing::Namespaces)).collect()
+        let secrets = self.secrets.iter().map(|name| Thing::Secret {
+            namespace: namespace.to_owned(),
+            name: name.clone(),
+        });
+        let config_maps = self.config_maps.iter().map(|name| Thing::ConfigMap {
+            namespace: namespace.to_owned(),
+            name: name.clone(),
+        });
+        secrets
+            .chain(config_maps)
+            .chain(self.selector.is_some().then_some(Thing::Namespaces))
+            .collect()
     }
 }
 
@@ -119,13 +163,29 @@ impl Names {
 fn names(spec: &SingularityImageSpec) -> Names {
     let mut names = Names::default();
     if let Some(docker) = &spec.source.docker {
-        names.secrets.extend(docker.pull_secrets.iter().map(|secret| secret.name.clone()));
+        names
+            .secrets
+            .extend(docker.pull_secrets.iter().map(|secret| secret.name.clone()));
         let bundle = docker.tls.as_ref().and_then(|tls| tls.ca_bundle.as_ref());
-        names.secrets.extend(bundle.and_then(|bundle| bundle.secret_key_ref.as_ref()).map(|key| key.name.clone()));
-        names.config_maps.extend(bundle.and_then(|bundle| bundle.config_map_key_ref.as_ref()).map(|key| key.name.clone()));
+        names.secrets.extend(
+            bundle
+                .and_then(|bundle| bundle.secret_key_ref.as_ref())
+                .map(|key| key.name.clone()),
+        );
+        names.config_maps.extend(
+            bundle
+                .and_then(|bundle| bundle.config_map_key_ref.as_ref())
+                .map(|key| key.name.clone()),
+        );
     }
-    let access = spec.access.as_ref().and_then(|access| access.namespaces.as_ref());
-    names.selector = access.filter(|access| access.from == AccessFrom::Selector).and_then(|access| access.selector.clone()).and_then(|selector| Selector::try_from(selector).ok());
+    let access = spec
+        .access
+        .as_ref()
+        .and_then(|access| access.namespaces.as_ref());
+    names.selector = access
+        .filter(|access| access.from == AccessFrom::Selector)
+        .and_then(|access| access.selector.clone())
+        .and_then(|selector| Selector::try_from(selector).ok());
     names
 }
 
@@ -146,7 +206,10 @@ mod tests {
         let names = names(&spec.unwrap());
         assert_eq!(names.secrets.iter().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(names.config_maps.iter().collect::<Vec<_>>(), ["ca"]);
-        assert_eq!(names.selector.as_ref().map(ToString::to_string).as_deref(), Some("team=lab"));
+        assert_eq!(
+            names.selector.as_ref().map(ToString::to_string).as_deref(),
+            Some("team=lab")
+        );
         assert_eq!(names.things("lab").len(), 4);
     }
 }

@@ -48,7 +48,9 @@ impl Owner {
     /// A number that tells objects apart, the same after a restart.
     pub(crate) fn seed(&self) -> u64 {
         // FNV-1a: spreading delays needs no more.
-        self.uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        self.uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
     }
 }
 
@@ -89,14 +91,31 @@ struct Inner {
 
 impl Queue {
     /// At most `workers` builds at once; objects that have news are sent to `wake`.
-    pub(crate) fn new(store: Store, workers: usize, wake: mpsc::UnboundedSender<ObjectRef<SingularityImage>>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        workers: usize,
+        wake: mpsc::UnboundedSender<ObjectRef<SingularityImage>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let state = Mutex::default();
-        Self { inner: Arc::new(Inner { state, resolvers: Semaphore::new(RESOLVERS), workers, store, wake, metrics }) }
+        Self {
+            inner: Arc::new(Inner {
+                state,
+                resolvers: Semaphore::new(RESOLVERS),
+                workers,
+                store,
+                wake,
+                metrics,
+            }),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it half-changed; a poisoned lock must not stop all later reconciles.
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self, owner: &Owner) {
@@ -107,7 +126,9 @@ impl Queue {
     /// What is known of an object, and for which ask.
     pub(crate) fn look(&self, uid: &str) -> (Ask, Work) {
         let state = self.state();
-        let Some(entry) = state.entries.get(uid) else { return (Ask::default(), Work::Idle) };
+        let Some(entry) = state.entries.get(uid) else {
+            return (Ask::default(), Work::Idle);
+        };
         let work = match &entry.work {
             Work::Building(found, _) => match state.flights.get(&found.key) {
                 Some(flight) => Work::Building(found.clone(), flight.progress()),
@@ -124,7 +145,14 @@ impl Queue {
         let job = Arc::new(job);
         let turn = {
             let mut state = self.state();
-            let new = Entry { owner: owner.clone(), ask: ask.clone(), work: Work::Resolving, failures: 0, turn: None, job: None };
+            let new = Entry {
+                owner: owner.clone(),
+                ask: ask.clone(),
+                work: Work::Resolving,
+                failures: 0,
+                turn: None,
+                job: None,
+            };
             state.turns += 1;
             let turn = state.turns;
             let entry = state.entries.entry(owner.uid.clone()).or_insert(new);
@@ -155,7 +183,13 @@ impl Queue {
 
     fn resolved(&self, uid: &str, turn: u64, answer: Result<Found, Failure>) {
         let mut state = self.state();
-        let Some(entry) = state.entries.get_mut(uid).filter(|entry| entry.turn == Some(turn)) else { return };
+        let Some(entry) = state
+            .entries
+            .get_mut(uid)
+            .filter(|entry| entry.turn == Some(turn))
+        else {
+            return;
+        };
         entry.turn = None;
         match answer {
             Ok(found) => {
@@ -174,8 +208,12 @@ impl Queue {
     /// Builds what was found, or joins the build that runs.
     pub(crate) fn build(&self, uid: &str) {
         let mut state = self.state();
-        let Some(entry) = state.entries.get_mut(uid) else { return };
-        let Work::Found(found) = &entry.work else { return };
+        let Some(entry) = state.entries.get_mut(uid) else {
+            return;
+        };
+        let Work::Found(found) = &entry.work else {
+            return;
+        };
         let found = found.clone();
         let namespace = entry.owner.namespace.clone();
         entry.work = Work::Queued(found.clone());
@@ -195,15 +233,26 @@ impl Queue {
     fn pump(&self) {
         let mut state = self.state();
         while !state.draining && state.flights.len() < self.inner.workers {
-            let Some(uid) = state.waiting.pop() else { break };
-            let Some(Entry { work: Work::Queued(found), job: Some(job), .. }) = state.entries.get(&uid) else { continue };
+            let Some(uid) = state.waiting.pop() else {
+                break;
+            };
+            let Some(Entry {
+                work: Work::Queued(found),
+                job: Some(job),
+                ..
+            }) = state.entries.get(&uid)
+            else {
+                continue;
+            };
             let (key, job) = (found.key.clone(), job.clone());
             if let Some(flight) = state.flights.get_mut(&key) {
                 flight.join(&uid);
                 board(&mut state, &uid, &key);
                 continue;
             }
-            let State { waiting, entries, .. } = &mut *state;
+            let State {
+                waiting, entries, ..
+            } = &mut *state;
             let same = waiting.take(|other| matches!(entries.get(other), Some(Entry { work: Work::Queued(found), .. }) if found.key == key));
             let mut flight = Flight::new(&uid, job.limits(), Timestamp::now());
             same.iter().for_each(|member| flight.join(member));
@@ -211,30 +260,49 @@ impl Queue {
             let (queue, for_key) = (self.clone(), key.clone());
             let store = self.inner.store.clone();
             let task = tokio::spawn(async move {
-                let result = flight::fly(&store, &job, progress, || queue.wake_members(&for_key)).await;
+                let result =
+                    flight::fly(&store, &job, progress, || queue.wake_members(&for_key)).await;
                 queue.landed(&for_key, result);
             });
             flight.started(task.abort_handle());
             state.flights.insert(key.clone(), flight);
-            std::iter::once(&uid).chain(&same).for_each(|member| board(&mut state, member, &key));
+            std::iter::once(&uid)
+                .chain(&same)
+                .for_each(|member| board(&mut state, member, &key));
         }
-        self.inner.metrics.queue(state.flights.len(), state.waiting.len());
+        self.inner
+            .metrics
+            .queue(state.flights.len(), state.waiting.len());
     }
 
     fn landed(&self, key: &Digest, result: Result<Sif, Failure>) {
         let mut state = self.state();
-        let Some(flight) = state.flights.remove(key) else { return };
-        self.inner.metrics.built(result.is_ok(), flight.elapsed(Timestamp::now()));
+        let Some(flight) = state.flights.remove(key) else {
+            return;
+        };
+        self.inner
+            .metrics
+            .built(result.is_ok(), flight.elapsed(Timestamp::now()));
         for uid in flight.members() {
-            let Some(entry) = state.entries.get_mut(uid) else { continue };
-            let Work::Building(found, _) = &entry.work else { continue };
+            let Some(entry) = state.entries.get_mut(uid) else {
+                continue;
+            };
+            let Work::Building(found, _) = &entry.work else {
+                continue;
+            };
             let found = found.clone();
             match &result {
                 Ok(sif) => {
                     entry.failures = 0;
                     entry.work = Work::Built(found, sif.clone());
                 }
-                Err(failure) if concerns(failure, flight.is_leader(uid), entry.limits() == Some(flight.limits())) => {
+                Err(failure)
+                    if concerns(
+                        failure,
+                        flight.is_leader(uid),
+                        entry.limits() == Some(flight.limits()),
+                    ) =>
+                {
                     entry.fail(Stage::Build, failure.clone(), Timestamp::now());
                 }
                 Err(_) => {
@@ -251,7 +319,10 @@ impl Queue {
 
     /// Records a failure to publish; tells when it is tried again.
     pub(crate) fn failed(&self, uid: &str, stage: Stage, failure: Failure) -> Option<Timestamp> {
-        self.state().entries.get_mut(uid).and_then(|entry| entry.fail(stage, failure, Timestamp::now()))
+        self.state()
+            .entries
+            .get_mut(uid)
+            .and_then(|entry| entry.fail(stage, failure, Timestamp::now()))
     }
 
     /// Published: the next failure is the first again.
@@ -285,13 +356,23 @@ impl Queue {
     }
 
     fn wake_uid(&self, uid: &str) {
-        if let Some(owner) = self.state().entries.get(uid).map(|entry| entry.owner.clone()) {
+        if let Some(owner) = self
+            .state()
+            .entries
+            .get(uid)
+            .map(|entry| entry.owner.clone())
+        {
             self.wake(&owner);
         }
     }
 
     fn wake_members(&self, key: &Digest) {
-        let members = self.state().flights.get(key).map(|flight| flight.members().to_vec()).unwrap_or_default();
+        let members = self
+            .state()
+            .flights
+            .get(key)
+            .map(|flight| flight.members().to_vec())
+            .unwrap_or_default();
         members.iter().for_each(|uid| self.wake_uid(uid));
     }
 }
@@ -299,8 +380,15 @@ impl Queue {
 impl Entry {
     fn fail(&mut self, stage: Stage, failure: Failure, at: Timestamp) -> Option<Timestamp> {
         self.failures += 1;
-        let next = failure.delay(self.failures, self.owner.seed()).and_then(|delay| at.checked_add(SignedDuration::try_from(delay).ok()?).ok());
-        self.work = Work::Failed { at, stage, failure, next };
+        let next = failure
+            .delay(self.failures, self.owner.seed())
+            .and_then(|delay| at.checked_add(SignedDuration::try_from(delay).ok()?).ok());
+        self.work = Work::Failed {
+            at,
+            stage,
+            failure,
+            next,
+        };
         next
     }
 
@@ -312,13 +400,18 @@ impl Entry {
 /// Whether a flight's failure is this member's too: what lies in the image's bytes is everyone's who has the same limits,
 /// credentials and connection are the leader's.
 fn concerns(failure: &Failure, leader: bool, same_limits: bool) -> bool {
-    let in_the_bytes = failure.reaction == Reaction::Stalled && matches!(failure.reason, Reason::BuildFailed | Reason::SourceInvalid);
+    let in_the_bytes = failure.reaction == Reaction::Stalled
+        && matches!(failure.reason, Reason::BuildFailed | Reason::SourceInvalid);
     leader || (in_the_bytes && same_limits)
 }
 
 fn board(state: &mut State, uid: &str, key: &Digest) {
-    let Some(progress) = state.flights.get(key).map(Flight::progress) else { return };
-    let Some(entry) = state.entries.get_mut(uid) else { return };
+    let Some(progress) = state.flights.get(key).map(Flight::progress) else {
+        return;
+    };
+    let Some(entry) = state.entries.get_mut(uid) else {
+        return;
+    };
     if let Work::Queued(found) = &entry.work {
         entry.work = Work::Building(found.clone(), progress);
     }
@@ -353,7 +446,11 @@ mod tests {
             (&network, true, false, true),
             (&network, false, true, false),
         ] {
-            assert_eq!(concerns(failure, leader, same_limits), expect, "{failure:?} leader {leader} same limits {same_limits}");
+            assert_eq!(
+                concerns(failure, leader, same_limits),
+                expect,
+                "{failure:?} leader {leader} same limits {same_limits}"
+            );
         }
     }
 }

@@ -31,7 +31,10 @@ pub(crate) enum Error {
     Finalizer(#[source] Box<FinalizerError<Error>>),
 }
 
-pub(crate) async fn reconcile(object: Arc<SingularityImage>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(
+    object: Arc<SingularityImage>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let _measured = context.metrics.reconcile();
     let owner = owner(&object);
     let api = context.api(&object);
@@ -50,43 +53,76 @@ pub(crate) async fn reconcile(object: Arc<SingularityImage>, context: Arc<Contex
     })
 }
 
-async fn converge(context: &Context, object: &SingularityImage, owner: &Owner) -> Result<Action, Error> {
+async fn converge(
+    context: &Context,
+    object: &SingularityImage,
+    owner: &Owner,
+) -> Result<Action, Error> {
     let observed = observe::observe(context, object).await?;
     let ready = validate::validate(&object.spec).and_then(|spec| inputs::gather(spec, &observed));
     let ask = ask(object, ready.as_ref().ok());
     let plan = match (&ready, &observed.stored) {
         _ if object.spec.suspend => Plan::suspended(),
         (Err(failure), _) | (_, Err(failure)) => Plan::unready(failure, owner.seed(), observed.now),
-        (Ok(ready), Ok(stored)) => plan::plan(&facts(object, owner, &ask, ready, &observed, stored)),
+        (Ok(ready), Ok(stored)) => {
+            plan::plan(&facts(object, owner, &ask, ready, &observed, stored))
+        }
     };
     let before = observed.stored.clone().unwrap_or_default();
     let applied = apply::apply(context, owner, &ask, &plan, ready.as_ref().ok(), before).await;
     let plan = applied.failed.unwrap_or(plan);
-    let status = project(context, object, &plan.outlook, &applied.stored, ready.as_ref().ok(), observed.now);
+    let status = project(
+        context,
+        object,
+        &plan.outlook,
+        &applied.stored,
+        ready.as_ref().ok(),
+        observed.now,
+    );
     report(context, object, &plan, &status).await
 }
 
 fn owner(object: &SingularityImage) -> Owner {
-    Owner { uid: object.uid().unwrap_or_default(), namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    Owner {
+        uid: object.uid().unwrap_or_default(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
 }
 
 fn ask(object: &SingularityImage, ready: Option<&Ready>) -> Ask {
     Ask {
         generation: object.metadata.generation.unwrap_or_default(),
         reconcile_at: object.annotations().get(RECONCILE_AT).cloned(),
-        inputs: ready.map(|ready| ready.versions.clone()).unwrap_or_default(),
+        inputs: ready
+            .map(|ready| ready.versions.clone())
+            .unwrap_or_default(),
     }
 }
 
-fn facts(object: &SingularityImage, owner: &Owner, ask: &Ask, ready: &Ready, observed: &Observed, stored: &Stored) -> Facts {
+fn facts(
+    object: &SingularityImage,
+    owner: &Owner,
+    ask: &Ask,
+    ready: &Ready,
+    observed: &Observed,
+    stored: &Stored,
+) -> Facts {
     let status = object.status.as_ref();
-    let published = stored.current.as_ref().filter(|_| stored.artifact).map(|current| Published {
-        reference: current.source.reference.clone(),
-        manifest: current.source.digest.clone(),
-        key: current.source.recipe.clone(),
-        sif: Sif { digest: current.digest.clone(), size: current.size },
-        access: current.access.clone(),
-    });
+    let published = stored
+        .current
+        .as_ref()
+        .filter(|_| stored.artifact)
+        .map(|current| Published {
+            reference: current.source.reference.clone(),
+            manifest: current.source.digest.clone(),
+            key: current.source.recipe.clone(),
+            sif: Sif {
+                digest: current.digest.clone(),
+                size: current.size,
+            },
+            access: current.access.clone(),
+        });
     Facts {
         ask: ask.clone(),
         worked_for: observed.worked_for.clone(),
@@ -94,15 +130,28 @@ fn facts(object: &SingularityImage, owner: &Owner, ask: &Ask, ready: &Ready, obs
         interval: ready.spec.interval,
         access: ready.access.clone(),
         published,
-        was_ready: status.is_some_and(|status| status::was_published(status, ask.generation) && status.last_handled_reconcile_at == ask.reconcile_at),
+        was_ready: status.is_some_and(|status| {
+            status::was_published(status, ask.generation)
+                && status.last_handled_reconcile_at == ask.reconcile_at
+        }),
         seed: owner.seed(),
         now: observed.now,
     }
 }
 
-fn project(context: &Context, object: &SingularityImage, outlook: &Outlook, stored: &Stored, ready: Option<&Ready>, now: Timestamp) -> SingularityImageStatus {
+fn project(
+    context: &Context,
+    object: &SingularityImage,
+    outlook: &Outlook,
+    stored: &Stored,
+    ready: Option<&Ready>,
+    now: Timestamp,
+) -> SingularityImageStatus {
     status::project(&status::Input {
-        previous: object.status.as_ref().unwrap_or(&SingularityImageStatus::default()),
+        previous: object
+            .status
+            .as_ref()
+            .unwrap_or(&SingularityImageStatus::default()),
         generation: object.metadata.generation.unwrap_or_default(),
         reconcile_at: object.annotations().get(RECONCILE_AT).map(String::as_str),
         outlook,
@@ -114,12 +163,22 @@ fn project(context: &Context, object: &SingularityImage, outlook: &Outlook, stor
     })
 }
 
-async fn report(context: &Context, object: &SingularityImage, plan: &Plan, status: &SingularityImageStatus) -> Result<Action, Error> {
-    let written = status::write(&context.api(object), object, status, &context.limiter).await.map_err(|error| Error::Status(Box::new(error)))?;
+async fn report(
+    context: &Context,
+    object: &SingularityImage,
+    plan: &Plan,
+    status: &SingularityImageStatus,
+) -> Result<Action, Error> {
+    let written = status::write(&context.api(object), object, status, &context.limiter)
+        .await
+        .map_err(|error| Error::Status(Box::new(error)))?;
     context.metrics.patched(written);
     if written == Written::Yes {
         let before = object.status.clone().unwrap_or_default();
-        context.events.publish(object, &events::of(&before, status, object.spec.suspend)).await;
+        context
+            .events
+            .publish(object, &events::of(&before, status, object.spec.suspend))
+            .await;
     }
     Ok(match (written, plan.wake_after) {
         (Written::Stale, wake) => Action::requeue(wake.unwrap_or(AGAIN).min(AGAIN)),

@@ -14,7 +14,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use siforge_crds::conditions::{self, Reason};
-use siforge_crds::{Artifact, BuildPhase, BuildStatus, Compression, FIELD_MANAGER, HistoryEntry, SingularityImage, SingularityImageStatus, SourceStatus};
+use siforge_crds::{
+    Artifact, BuildPhase, BuildStatus, Compression, FIELD_MANAGER, HistoryEntry, SingularityImage,
+    SingularityImageStatus, SourceStatus,
+};
 use siforge_store::Ref;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -41,27 +44,51 @@ pub(crate) struct Input<'a> {
 
 /// Whether `status` says that `generation` was published.
 pub(crate) fn was_published(status: &SingularityImageStatus, generation: i64) -> bool {
-    find(status, conditions::READY).is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation))
+    find(status, conditions::READY).is_some_and(|ready| {
+        ready.status == "True" && ready.observed_generation == Some(generation)
+    })
 }
 
 pub(crate) fn find<'a>(status: &'a SingularityImageStatus, kind: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
 }
 
 pub(crate) fn project(input: &Input<'_>) -> SingularityImageStatus {
-    let Input { previous, generation, reconcile_at, outlook, stored, .. } = *input;
+    let Input {
+        previous,
+        generation,
+        reconcile_at,
+        outlook,
+        stored,
+        ..
+    } = *input;
     let handled = !matches!(outlook, Outlook::Working { .. });
     let current = stored.current.as_ref().filter(|_| stored.artifact);
     SingularityImageStatus {
         observed_generation: Some(generation),
-        last_handled_reconcile_at: if handled { reconcile_at.map(str::to_owned) } else { previous.last_handled_reconcile_at.clone() },
+        last_handled_reconcile_at: if handled {
+            reconcile_at.map(str::to_owned)
+        } else {
+            previous.last_handled_reconcile_at.clone()
+        },
         conditions: conditions_of(input),
         digest: current.map(|current| short(&current.digest.to_string())),
         size: current.map(|current| units::bytes(current.size)),
         source: source_of(input),
-        artifacts: current.map(|current| artifact(input, current)).into_iter().collect(),
+        artifacts: current
+            .map(|current| artifact(input, current))
+            .into_iter()
+            .collect(),
         build: build_of(outlook),
-        history: stored.history.iter().take(input.history + 1).map(history_entry).collect(),
+        history: stored
+            .history
+            .iter()
+            .take(input.history + 1)
+            .map(history_entry)
+            .collect(),
     }
 }
 
@@ -84,20 +111,31 @@ fn source_of(input: &Input<'_>) -> Option<SourceStatus> {
         Outlook::Failed { .. } | Outlook::Suspended => None,
     };
     match found {
-        Some(found) => Some(SourceStatus { reference: found.reference.clone(), digest: found.manifest.to_string() }),
+        Some(found) => Some(SourceStatus {
+            reference: found.reference.clone(),
+            digest: found.manifest.to_string(),
+        }),
         None => input.previous.source.clone(),
     }
 }
 
 fn artifact(input: &Input<'_>, current: &Ref) -> Artifact {
     let digest = current.digest.to_string();
-    let before = input.previous.artifacts.iter().find(|before| before.digest == digest);
+    let before = input
+        .previous
+        .artifacts
+        .iter()
+        .find(|before| before.digest == digest);
     let compression = match input.outlook {
         Outlook::Settled(_) => input.compression,
         _ => before.and_then(|before| before.compression),
     };
     let path = siforge_store::Layout::new(input.store_root).artifact(&current.digest);
-    let path = path.strip_prefix(input.store_root).unwrap_or(&path).display().to_string();
+    let path = path
+        .strip_prefix(input.store_root)
+        .unwrap_or(&path)
+        .display()
+        .to_string();
     Artifact {
         platform: current.platform.clone(),
         digest,
@@ -122,18 +160,29 @@ fn history_entry(revision: &Ref) -> HistoryEntry {
 fn build_of(outlook: &Outlook) -> Option<BuildStatus> {
     match outlook {
         Outlook::Working { progress, .. } => {
-            let moving = matches!(progress.phase, BuildPhase::Building | BuildPhase::Publishing);
+            let moving = matches!(
+                progress.phase,
+                BuildPhase::Building | BuildPhase::Publishing
+            );
             Some(BuildStatus {
                 phase: progress.phase,
                 bytes_done: moving.then(|| number(progress.bytes_done)),
                 bytes_total: moving.then(|| number(progress.bytes_total)),
                 percent: moving.then(|| i32::from(progress.percent)),
                 // Of an attempt that has not begun there is no beginning; the clock would also make every patch different.
-                started_at: moving.then(|| time(progress.started_at.as_second())).flatten(),
+                started_at: moving
+                    .then(|| time(progress.started_at.as_second()))
+                    .flatten(),
                 next_attempt: None,
             })
         }
-        Outlook::Failed { next: Some(next), .. } => Some(BuildStatus { phase: BuildPhase::Waiting, next_attempt: time(next.as_second()), ..BuildStatus::default() }),
+        Outlook::Failed {
+            next: Some(next), ..
+        } => Some(BuildStatus {
+            phase: BuildPhase::Waiting,
+            next_attempt: time(next.as_second()),
+            ..BuildStatus::default()
+        }),
         Outlook::Failed { next: None, .. } | Outlook::Settled(_) | Outlook::Suspended => None,
     }
 }
@@ -145,12 +194,25 @@ fn conditions_of(input: &Input<'_>) -> Vec<Condition> {
     let previous = input.previous;
     let published = was_published(previous, input.generation) && input.stored.current.is_some();
     let (ready, reconciling, stalled) = summary(input, published);
-    let wanted = [(conditions::READY, ready), (conditions::RECONCILING, reconciling), (conditions::STALLED, stalled)];
-    let mut result: Vec<_> = wanted.into_iter().filter_map(|(kind, wanted)| Some(condition(input, kind, wanted?))).collect();
+    let wanted = [
+        (conditions::READY, ready),
+        (conditions::RECONCILING, reconciling),
+        (conditions::STALLED, stalled),
+    ];
+    let mut result: Vec<_> = wanted
+        .into_iter()
+        .filter_map(|(kind, wanted)| Some(condition(input, kind, wanted?)))
+        .collect();
     let details = details(input.outlook);
-    for kind in [conditions::SOURCE_RESOLVED, conditions::BUILT, conditions::PUBLISHED] {
+    for kind in [
+        conditions::SOURCE_RESOLVED,
+        conditions::BUILT,
+        conditions::PUBLISHED,
+    ] {
         match details.iter().find(|(detail, _)| *detail == kind) {
-            Some((_, wanted)) => result.extend(wanted.clone().map(|wanted| condition(input, kind, wanted))),
+            Some((_, wanted)) => {
+                result.extend(wanted.clone().map(|wanted| condition(input, kind, wanted)))
+            }
             // Not spoken of: what was true stays true, with the generation of which it was said.
             None => result.extend(find(previous, kind).cloned()),
         }
@@ -161,14 +223,33 @@ fn conditions_of(input: &Input<'_>) -> Vec<Condition> {
 /// Ready, Reconciling, Stalled.
 fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
     const READY: &str = "True";
-    let keep = || find(input.previous, conditions::READY).map(|ready| (READY, Reason::Succeeded, ready.message.clone()));
+    let keep = || {
+        find(input.previous, conditions::READY)
+            .map(|ready| (READY, Reason::Succeeded, ready.message.clone()))
+    };
     match input.outlook {
-        Outlook::Settled(_) => (Some((READY, Reason::Succeeded, published_message(input.stored))), None, None),
+        Outlook::Settled(_) => (
+            Some((READY, Reason::Succeeded, published_message(input.stored))),
+            None,
+            None,
+        ),
         Outlook::Working { .. } | Outlook::Suspended if published => (keep(), None, None),
-        Outlook::Suspended => (Some(("Unknown", Reason::Suspended, "spec.suspend is set: this generation is not published".to_owned())), None, None),
+        Outlook::Suspended => (
+            Some((
+                "Unknown",
+                Reason::Suspended,
+                "spec.suspend is set: this generation is not published".to_owned(),
+            )),
+            None,
+            None,
+        ),
         Outlook::Working { progress, .. } => {
             let (reason, message) = progress_message(progress);
-            (Some(("Unknown", reason, message.clone())), Some(("True", reason, message)), None)
+            (
+                Some(("Unknown", reason, message.clone())),
+                Some(("True", reason, message)),
+                None,
+            )
         }
         Outlook::Failed { failure, next, .. } => match failure.reaction {
             Reaction::Stalled => {
@@ -178,7 +259,11 @@ fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
             Reaction::Waiting | Reaction::Transient { .. } if published => (keep(), None, None),
             Reaction::Waiting | Reaction::Transient { .. } => {
                 let message = with_next(failure, *next);
-                (Some(("Unknown", failure.reason, message.clone())), Some(("True", failure.reason, message)), None)
+                (
+                    Some(("Unknown", failure.reason, message.clone())),
+                    Some(("True", failure.reason, message)),
+                    None,
+                )
             }
         },
     }
@@ -186,25 +271,43 @@ fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
 
 fn published_message(stored: &Stored) -> String {
     match &stored.current {
-        Some(current) => format!("published {} ({}) as revision {}", short(&current.digest.to_string()), units::bytes(current.size), current.revision),
+        Some(current) => format!(
+            "published {} ({}) as revision {}",
+            short(&current.digest.to_string()),
+            units::bytes(current.size),
+            current.revision
+        ),
         None => "published".to_owned(),
     }
 }
 
 fn progress_message(progress: &Progress) -> (Reason, String) {
-    let amount = || format!("{} % of {}", progress.percent, units::bytes(progress.bytes_total));
+    let amount = || {
+        format!(
+            "{} % of {}",
+            progress.percent,
+            units::bytes(progress.bytes_total)
+        )
+    };
     match progress.phase {
         BuildPhase::Resolving => (Reason::Resolving, "resolving the reference".to_owned()),
         BuildPhase::Queued => (Reason::Queued, "waiting for a free builder".to_owned()),
         BuildPhase::Building => (Reason::Building, format!("building: {}", amount())),
         BuildPhase::Publishing => (Reason::Building, "publishing".to_owned()),
-        BuildPhase::Waiting => (Reason::Progressing, "waiting for the next attempt".to_owned()),
+        BuildPhase::Waiting => (
+            Reason::Progressing,
+            "waiting for the next attempt".to_owned(),
+        ),
     }
 }
 
 fn with_next(failure: &Failure, next: Option<Timestamp>) -> String {
     match next {
-        Some(next) => format!("{}; next attempt at {}", failure.message, next.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        Some(next) => format!(
+            "{}; next attempt at {}",
+            failure.message,
+            next.strftime("%Y-%m-%dT%H:%M:%SZ")
+        ),
         None => failure.message.clone(),
     }
 }
@@ -213,21 +316,37 @@ fn with_next(failure: &Failure, next: Option<Timestamp>) -> String {
 fn details(outlook: &Outlook) -> Vec<(&'static str, Wanted)> {
     let resolved = |found: &Found| {
         let message = format!("{} is {}", found.reference, found.manifest);
-        (conditions::SOURCE_RESOLVED, Some(("True", Reason::Succeeded, message)))
+        (
+            conditions::SOURCE_RESOLVED,
+            Some(("True", Reason::Succeeded, message)),
+        )
     };
     let yes = |kind, message: &str| (kind, Some(("True", Reason::Succeeded, message.to_owned())));
     match outlook {
         Outlook::Settled(found) => {
             let mut all: Vec<_> = found.iter().map(resolved).collect();
-            all.extend([yes(conditions::BUILT, "the SIF is built"), yes(conditions::PUBLISHED, "the store's ref points at the SIF")]);
+            all.extend([
+                yes(conditions::BUILT, "the SIF is built"),
+                yes(conditions::PUBLISHED, "the store's ref points at the SIF"),
+            ]);
             all
         }
         Outlook::Working { found: None, .. } | Outlook::Suspended => vec![],
-        Outlook::Working { found: Some(found), progress } => {
+        Outlook::Working {
+            found: Some(found),
+            progress,
+        } => {
             let (reason, message) = progress_message(progress);
-            vec![resolved(found), (conditions::BUILT, Some(("False", reason, message)))]
+            vec![
+                resolved(found),
+                (conditions::BUILT, Some(("False", reason, message))),
+            ]
         }
-        Outlook::Failed { stage, failure, next } => {
+        Outlook::Failed {
+            stage,
+            failure,
+            next,
+        } => {
             let said = || Some(("False", failure.reason, with_next(failure, *next)));
             match stage {
                 Stage::Inputs => vec![],
@@ -239,14 +358,22 @@ fn details(outlook: &Outlook) -> Vec<(&'static str, Wanted)> {
     }
 }
 
-fn condition(input: &Input<'_>, kind: &str, (status, reason, message): (&str, Reason, String)) -> Condition {
-    let since = find(input.previous, kind).filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+fn condition(
+    input: &Input<'_>,
+    kind: &str,
+    (status, reason, message): (&str, Reason, String),
+) -> Condition {
+    let since = find(input.previous, kind)
+        .filter(|before| before.status == status)
+        .map(|before| before.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: reason.as_str().to_owned(),
         message: cut(message),
-        last_transition_time: since.or_else(|| time(input.now.as_second())).unwrap_or(Time(input.now)),
+        last_transition_time: since
+            .or_else(|| time(input.now.as_second()))
+            .unwrap_or(Time(input.now)),
         observed_generation: Some(input.generation),
     }
 }
@@ -272,7 +399,12 @@ pub(crate) enum Written {
     Stale,
 }
 
-pub(crate) async fn write(api: &Api<SingularityImage>, object: &SingularityImage, status: &SingularityImageStatus, limiter: &Limiter) -> Result<Written, kube::Error> {
+pub(crate) async fn write(
+    api: &Api<SingularityImage>,
+    object: &SingularityImage,
+    status: &SingularityImageStatus,
+    limiter: &Limiter,
+) -> Result<Written, kube::Error> {
     let previous = object.status.clone().unwrap_or_default();
     if previous == *status {
         return Ok(Written::Same);
@@ -290,9 +422,18 @@ pub(crate) async fn write(api: &Api<SingularityImage>, object: &SingularityImage
         "metadata": { "name": object.name_any(), "uid": object.uid(), "resourceVersion": object.resource_version() },
         "status": status,
     });
-    match api.patch_status(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await {
+    match api
+        .patch_status(
+            &object.name_any(),
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(body),
+        )
+        .await
+    {
         Ok(_) => Ok(Written::Yes),
-        Err(kube::Error::Api(answer)) if answer.code == 409 || answer.code == 404 => Ok(Written::Stale),
+        Err(kube::Error::Api(answer)) if answer.code == 409 || answer.code == 404 => {
+            Ok(Written::Stale)
+        }
         Err(error) => Err(error),
     }
 }
@@ -302,7 +443,10 @@ fn only_progress(before: &SingularityImageStatus, after: &SingularityImageStatus
     let plain = |status: &SingularityImageStatus| {
         let mut plain = status.clone();
         let phase = plain.build.take().map(|build| build.phase);
-        plain.conditions.iter_mut().for_each(|condition| condition.message.clear());
+        plain
+            .conditions
+            .iter_mut()
+            .for_each(|condition| condition.message.clear());
         (plain, phase)
     };
     plain(before) == plain(after)
@@ -321,7 +465,9 @@ impl Limiter {
     pub(crate) fn try_take(&self, now: Instant) -> bool {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, last) = *bucket;
-        let passed = last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
+        let passed = last.map_or(0.0, |last| {
+            now.saturating_duration_since(last).as_secs_f64()
+        });
         let tokens = (tokens + passed * PATCHES_PER_SECOND).min(PATCHES_PER_SECOND);
         let taken = tokens >= 1.0;
         *bucket = (if taken { tokens - 1.0 } else { tokens }, Some(now));
@@ -334,7 +480,6 @@ impl Limiter {
         }
     }
 }
-
 
 #[cfg(test)]
 #[path = "status_tests.rs"]

@@ -33,74 +33,234 @@ fn the_base_is_valid() {
     assert_eq!(validated.recipe, Recipe::default());
     assert_eq!(validated.interval, Some(Duration::from_secs(3600)));
     assert_eq!(validated.timeout, DEFAULT_TIMEOUT);
-    assert_eq!(validated.access, AccessRules { namespaces: NamespaceRule::Same, uids: vec![], gids: vec![], everyone: false });
+    assert_eq!(
+        validated.access,
+        AccessRules {
+            namespaces: NamespaceRule::Same,
+            uids: vec![],
+            gids: vec![],
+            everyone: false
+        }
+    );
     assert_eq!(validated.history, 2);
 }
 
 #[test]
 fn what_is_refused_and_which_field_is_named() {
     use Reason::{InvalidReference, InvalidSpec, Unsupported};
-    let no_docker = |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
+    let no_docker =
+        |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
     let cases = [
-        (no_docker("oras", json!({ "reference": "x" })), Unsupported, "spec.source.oras"),
-        (no_docker("http", json!({ "url": "https://x/y.sif" })), Unsupported, "spec.source.http"),
-        (no_docker("archive", json!({ "format": "OCIArchive", "path": "x.tar" })), Unsupported, "spec.source.archive"),
-        (no_docker("definition", json!({ "inline": "Bootstrap: scratch" })), Unsupported, "spec.source.definition"),
-        (json!({ "source": { "docker": null } }), InvalidSpec, "spec.source"),
-        (json!({ "verify": { "cosign": { "keys": [] } } }), Unsupported, "spec.verify"),
-        (json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }), Unsupported, "spec.sign"),
-        (json!({ "warm": { "nodeSelector": {} } }), Unsupported, "spec.warm"),
-        (json!({ "platforms": ["linux/arm64"] }), Unsupported, "spec.platforms"),
-        (json!({ "platforms": ["linux/amd64", "linux/arm64"] }), Unsupported, "spec.platforms"),
+        (
+            no_docker("oras", json!({ "reference": "x" })),
+            Unsupported,
+            "spec.source.oras",
+        ),
+        (
+            no_docker("http", json!({ "url": "https://x/y.sif" })),
+            Unsupported,
+            "spec.source.http",
+        ),
+        (
+            no_docker(
+                "archive",
+                json!({ "format": "OCIArchive", "path": "x.tar" }),
+            ),
+            Unsupported,
+            "spec.source.archive",
+        ),
+        (
+            no_docker("definition", json!({ "inline": "Bootstrap: scratch" })),
+            Unsupported,
+            "spec.source.definition",
+        ),
+        (
+            json!({ "source": { "docker": null } }),
+            InvalidSpec,
+            "spec.source",
+        ),
+        (
+            json!({ "verify": { "cosign": { "keys": [] } } }),
+            Unsupported,
+            "spec.verify",
+        ),
+        (
+            json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }),
+            Unsupported,
+            "spec.sign",
+        ),
+        (
+            json!({ "warm": { "nodeSelector": {} } }),
+            Unsupported,
+            "spec.warm",
+        ),
+        (
+            json!({ "platforms": ["linux/arm64"] }),
+            Unsupported,
+            "spec.platforms",
+        ),
+        (
+            json!({ "platforms": ["linux/amd64", "linux/arm64"] }),
+            Unsupported,
+            "spec.platforms",
+        ),
         (json!({ "platforms": [] }), InvalidSpec, "spec.platforms"),
-        (json!({ "build": { "class": "big" } }), Unsupported, "spec.build.class"),
-        (json!({ "build": { "compression": "Xz" } }), Unsupported, "spec.build.compression"),
-        (json!({ "build": { "compression": "None" } }), Unsupported, "spec.build.compression"),
-        (json!({ "build": { "level": 23 } }), InvalidSpec, "spec.build.level"),
-        (json!({ "build": { "compression": "Gzip", "level": 13 } }), InvalidSpec, "spec.build.level"),
-        (json!({ "build": { "blockSize": "300Ki" } }), InvalidSpec, "spec.build.blockSize"),
-        (json!({ "build": { "blockSize": "32Ki" } }), InvalidSpec, "spec.build.blockSize"),
-        (json!({ "build": { "blockSize": "2Mi" } }), InvalidSpec, "spec.build.blockSize"),
-        (json!({ "build": { "timeout": "0s" } }), InvalidSpec, "spec.build.timeout"),
-        (json!({ "build": { "limits": { "uncompressedBytes": "0" } } }), InvalidSpec, "spec.build.limits.uncompressedBytes"),
-        (json!({ "build": { "limits": { "files": 0 } } }), InvalidSpec, "spec.build.limits.files"),
+        (
+            json!({ "build": { "class": "big" } }),
+            Unsupported,
+            "spec.build.class",
+        ),
+        (
+            json!({ "build": { "compression": "Xz" } }),
+            Unsupported,
+            "spec.build.compression",
+        ),
+        (
+            json!({ "build": { "compression": "None" } }),
+            Unsupported,
+            "spec.build.compression",
+        ),
+        (
+            json!({ "build": { "level": 23 } }),
+            InvalidSpec,
+            "spec.build.level",
+        ),
+        (
+            json!({ "build": { "compression": "Gzip", "level": 13 } }),
+            InvalidSpec,
+            "spec.build.level",
+        ),
+        (
+            json!({ "build": { "blockSize": "300Ki" } }),
+            InvalidSpec,
+            "spec.build.blockSize",
+        ),
+        (
+            json!({ "build": { "blockSize": "32Ki" } }),
+            InvalidSpec,
+            "spec.build.blockSize",
+        ),
+        (
+            json!({ "build": { "blockSize": "2Mi" } }),
+            InvalidSpec,
+            "spec.build.blockSize",
+        ),
+        (
+            json!({ "build": { "timeout": "0s" } }),
+            InvalidSpec,
+            "spec.build.timeout",
+        ),
+        (
+            json!({ "build": { "limits": { "uncompressedBytes": "0" } } }),
+            InvalidSpec,
+            "spec.build.limits.uncompressedBytes",
+        ),
+        (
+            json!({ "build": { "limits": { "files": 0 } } }),
+            InvalidSpec,
+            "spec.build.limits.files",
+        ),
         (json!({ "interval": "soon" }), InvalidSpec, "spec.interval"),
         (json!({ "interval": "10ms" }), InvalidSpec, "spec.interval"),
-        (json!({ "revisionHistoryLimit": -1 }), InvalidSpec, "spec.revisionHistoryLimit"),
-        (json!({ "access": { "namespaces": { "from": "Selector" } } }), InvalidSpec, "spec.access.namespaces"),
-        (json!({ "access": { "posix": { "uids": [-1] } } }), InvalidSpec, "spec.access.posix.uids"),
-        (json!({ "source": { "docker": { "reference": "UPPER/case" } } }), InvalidReference, "spec.source.docker.reference"),
-        (json!({ "source": { "docker": { "tls": { "plainHTTP": true, "insecureSkipVerify": true } } } }), InvalidSpec, "spec.source.docker.tls"),
-        (json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }), InvalidSpec, "spec.source.docker.tls.caBundle"),
+        (
+            json!({ "revisionHistoryLimit": -1 }),
+            InvalidSpec,
+            "spec.revisionHistoryLimit",
+        ),
+        (
+            json!({ "access": { "namespaces": { "from": "Selector" } } }),
+            InvalidSpec,
+            "spec.access.namespaces",
+        ),
+        (
+            json!({ "access": { "posix": { "uids": [-1] } } }),
+            InvalidSpec,
+            "spec.access.posix.uids",
+        ),
+        (
+            json!({ "source": { "docker": { "reference": "lab/UPPER" } } }),
+            InvalidReference,
+            "spec.source.docker.reference",
+        ),
+        (
+            json!({ "source": { "docker": { "tls": { "plainHTTP": true, "insecureSkipVerify": true } } } }),
+            InvalidSpec,
+            "spec.source.docker.tls",
+        ),
+        (
+            json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }),
+            InvalidSpec,
+            "spec.source.docker.tls.caBundle",
+        ),
     ];
     for (change, reason, field) in cases {
         let failure = validate(&spec(change.clone())).expect_err(&change.to_string());
-        assert_eq!((failure.reaction, failure.reason), (Reaction::Stalled, reason), "{change}: {}", failure.message);
-        assert!(failure.message.starts_with(&format!("{field}:")), "{change}: {}", failure.message);
+        assert_eq!(
+            (failure.reaction, failure.reason),
+            (Reaction::Stalled, reason),
+            "{change}: {}",
+            failure.message
+        );
+        assert!(
+            failure.message.starts_with(&format!("{field}:")),
+            "{change}: {}",
+            failure.message
+        );
     }
 }
 
 #[test]
 fn what_is_understood() {
     let check = |change: Value, look: &dyn Fn(&Validated) -> bool| {
-        let validated = validate(&spec(change.clone())).unwrap_or_else(|failure| panic!("{change}: {}", failure.message));
+        let validated = validate(&spec(change.clone()))
+            .unwrap_or_else(|failure| panic!("{change}: {}", failure.message));
         assert!(look(&validated), "{change}: {validated:?}");
     };
-    check(json!({ "source": { "docker": { "reference": "docker://lolcow" } } }), &|v| v.reference.to_string() == "docker.io/library/lolcow:latest");
+    check(
+        json!({ "source": { "docker": { "reference": "docker://lolcow" } } }),
+        &|v| v.reference.to_string() == "docker.io/library/lolcow:latest",
+    );
     check(json!({ "interval": "0s" }), &|v| v.interval.is_none());
-    check(json!({ "interval": "1s" }), &|v| v.interval == Some(Duration::from_secs(1)));
-    check(json!({ "build": { "compression": "Gzip" } }), &|v| v.recipe.codec == Codec::Gzip { level: 6 });
-    check(json!({ "build": { "level": 19 } }), &|v| v.recipe.codec == Codec::Zstd { level: 19 });
-    check(json!({ "build": { "blockSize": "1Mi" } }), &|v| v.recipe.block_size == 1 << 20);
-    check(json!({ "build": { "labels": { "a": "b" } } }), &|v| v.recipe.labels.len() == 1);
-    check(json!({ "build": { "limits": { "uncompressedBytes": "1Gi", "files": 10 } } }), &|v| v.limits.uncompressed_bytes == 1 << 30 && v.limits.files == 10);
-    check(json!({ "build": { "timeout": "90s" } }), &|v| v.timeout == Duration::from_secs(90));
-    check(json!({ "access": { "namespaces": { "from": "All" } } }), &|v| v.access.everyone && v.access.namespaces == NamespaceRule::All);
-    check(json!({ "access": { "namespaces": { "from": "All" }, "posix": { "uids": [1000], "gids": [7] } } }), &|v| {
-        !v.access.everyone && v.access.uids == [1000] && v.access.gids == [7]
+    check(json!({ "interval": "1s" }), &|v| {
+        v.interval == Some(Duration::from_secs(1))
     });
-    check(json!({ "access": { "posix": {} } }), &|v| !v.access.everyone);
-    check(json!({ "source": { "docker": { "pullSecrets": [{ "name": "a" }] } } }), &|v| v.pull_secrets == ["a"]);
+    check(json!({ "build": { "compression": "Gzip" } }), &|v| {
+        v.recipe.codec == Codec::Gzip { level: 6 }
+    });
+    check(json!({ "build": { "level": 19 } }), &|v| {
+        v.recipe.codec == Codec::Zstd { level: 19 }
+    });
+    check(json!({ "build": { "blockSize": "1Mi" } }), &|v| {
+        v.recipe.block_size == 1 << 20
+    });
+    check(json!({ "build": { "labels": { "a": "b" } } }), &|v| {
+        v.recipe.labels.len() == 1
+    });
+    check(
+        json!({ "build": { "limits": { "uncompressedBytes": "1Gi", "files": 10 } } }),
+        &|v| v.limits.uncompressed_bytes == 1 << 30 && v.limits.files == 10,
+    );
+    check(json!({ "build": { "timeout": "90s" } }), &|v| {
+        v.timeout == Duration::from_secs(90)
+    });
+    check(
+        json!({ "access": { "namespaces": { "from": "All" } } }),
+        &|v| v.access.everyone && v.access.namespaces == NamespaceRule::All,
+    );
+    check(
+        json!({ "access": { "namespaces": { "from": "All" }, "posix": { "uids": [1000], "gids": [7] } } }),
+        &|v| !v.access.everyone && v.access.uids == [1000] && v.access.gids == [7],
+    );
+    check(json!({ "access": { "posix": {} } }), &|v| {
+        !v.access.everyone
+    });
+    check(
+        json!({ "source": { "docker": { "pullSecrets": [{ "name": "a" }] } } }),
+        &|v| v.pull_secrets == ["a"],
+    );
     let key = json!({ "name": "ca", "key": "ca.crt" });
-    check(json!({ "source": { "docker": { "tls": { "caBundle": { "secretKeyRef": key } } } } }), &|v| matches!(v.transport.ca, Some(CaSource::Secret(_))));
+    check(
+        json!({ "source": { "docker": { "tls": { "caBundle": { "secretKeyRef": key } } } } }),
+        &|v| matches!(v.transport.ca, Some(CaSource::Secret(_))),
+    );
 }
