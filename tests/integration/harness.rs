@@ -229,7 +229,12 @@ fn a_kept_process_lives_until_somebody_ends_it() {
     command.args(["-c", "sleep 1000 & echo child $!; wait"]);
     let process = Process::spawn("kept", dir.path(), &command);
     process.wait_ready(SOON, "says its child", || process.log().contains("child "));
-    let child: u32 = process.log().trim().trim_start_matches("child ").parse().unwrap();
+    let child: u32 = process
+        .log()
+        .trim()
+        .trim_start_matches("child ")
+        .parse()
+        .unwrap();
     let pid = process.keep();
     // The guard reads the farewell within milliseconds; what matters is that it then does nothing.
     let died = siforge_tests::wait::holds_within(Duration::from_secs(1), &mut || !is_alive(pid));

@@ -98,7 +98,7 @@ impl Site {
             "--lease-namespace",
             &self.namespace,
             "--lease-duration",
-            "2",
+            "6",
         ]);
         command
             .arg(format!("--metrics-addr=127.0.0.1:{}", self.port))
@@ -156,7 +156,7 @@ impl Site {
 
     fn manifest(&self, name: &str, spec: &str) -> String {
         format!(
-            "apiVersion: siforge.dev/v1alpha1\nkind: SingularityImage\nmetadata: {{name: {name}, namespace: {}}}\nspec: {spec}\n",
+            "apiVersion: siforge.dev/v1alpha1\nkind: SingularityImage\nmetadata: {{name: \"{name}\", namespace: {}}}\nspec: {spec}\n",
             self.namespace
         )
     }

@@ -168,6 +168,11 @@ impl Cluster {
         crate::process::tail(self.apiserver.log_path())
     }
 
+    /// Pids of the API server and etcd.
+    pub fn pids(&self) -> [u32; 2] {
+        [self.apiserver.pid(), self.etcd.pid()]
+    }
+
     /// Folder with kube-apiserver, etcd and kubectl.
     pub fn bin_dir(&self) -> &Path {
         &self.bin
@@ -296,12 +301,4 @@ pub fn kube_binaries() -> PathBuf {
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
-}
-
-// Used for its guard alone; named here so that the field is not taken for an oversight.
-impl Cluster {
-    /// Pids of the API server and etcd.
-    pub fn pids(&self) -> [u32; 2] {
-        [self.apiserver.pid(), self.etcd.pid()]
-    }
 }

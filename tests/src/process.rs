@@ -30,7 +30,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command; stdout and stderr are appended to `<dir>/<name>.log`.
+    /// Starts a command; stdout and stderr are appended to `<dir>/<name>.log`. Of the command, its words, folder and
+    /// single variables count: `env_clear` and redirections cannot be seen in it and get lost.
     pub fn spawn(name: &str, dir: &Path, command: &Command) -> Self {
         let log = dir.join(format!("{name}.log"));
         fs::create_dir_all(dir).unwrap_or_else(|e| panic!("create {}: {e}", dir.display()));

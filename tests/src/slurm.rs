@@ -237,6 +237,18 @@ impl Slurm {
             .join("\n")
     }
 
+    /// Ends and starts the slurmd of a node again (`n1` is 0).
+    pub fn restart_node(&mut self, index: usize) {
+        let node = u32::try_from(index + 1).unwrap_or(1);
+        self.slurmds[index].terminate();
+        self.slurmds[index] = spawn_slurmd(self.dir.path(), &self.options, node);
+        wait_until(START, "slurmd is back", || {
+            self.node_states()
+                .iter()
+                .any(|(name, state)| *name == format!("n{node}") && state == "idle")
+        });
+    }
+
     /// Leaves it running: pids and the folder.
     pub fn keep(mut self) -> (Vec<u32>, PathBuf) {
         let Self {
@@ -412,18 +424,4 @@ fn write_conf(dir: &Path, options: &Options) {
 fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .unwrap_or_else(|e| panic!("chmod {}: {e}", path.display()));
-}
-
-impl Slurm {
-    /// Kills and starts the slurmd of a node again (`n1` is 0).
-    pub fn restart_node(&mut self, index: usize) {
-        let node = u32::try_from(index + 1).unwrap_or(1);
-        self.slurmds[index].terminate();
-        self.slurmds[index] = spawn_slurmd(self.dir.path(), &self.options, node);
-        wait_until(START, "slurmd is back", || {
-            self.node_states()
-                .iter()
-                .any(|(name, state)| *name == format!("n{node}") && state == "idle")
-        });
-    }
 }

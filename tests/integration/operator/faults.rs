@@ -1,9 +1,8 @@
 //! Sources that are not in order: each its own reason, and a way back.
 
-use super::{SOON, Site, condition, docker, docker_and, image};
+use super::{Site, condition, docker, docker_and, image};
 use siforge_tests::registry::{Auth, Options};
-use siforge_tests::wait::wait_for;
-use siforge_tests::{Registry, run};
+use siforge_tests::{Registry, push_index, run};
 use std::process::Command;
 
 #[test]
@@ -15,7 +14,7 @@ fn unknown_names_stall_until_somebody_acts() {
     site.apply("repository", &docker(&registry, "lab/owl:1"));
     let message = site.wait_condition("tag", "Stalled", "True", "NotFound");
     assert!(
-        message.contains("lab/cow:2") && message.contains("no such tag"),
+        message.contains("lab/cow: manifest unknown: no such tag"),
         "{message}"
     );
     let message = site.wait_condition("repository", "Stalled", "True", "NotFound");
@@ -174,18 +173,44 @@ fn a_damaged_blob_publishes_nothing() {
     std::fs::write(&layer, bytes).expect("damage the layer");
     let site = Site::new();
     site.apply("cow", &docker(&registry, "lab/cow:1"));
-    wait_for(SOON, "Built=False", || {
-        let object = site.object("cow");
-        let built = condition(&object, "Built").filter(|built| {
-            built["status"] == "False"
-                && built["reason"] != "Building"
-                && built["reason"] != "Queued"
-        });
-        built
-            .map(|_| ())
-            .ok_or_else(|| format!("{:#}", object["status"]))
-    });
+    let message = site.wait_condition("cow", "Stalled", "True", "DigestMismatch");
+    assert!(
+        message.contains("error verifying sha256 checksum"),
+        "{message}"
+    );
     assert_eq!(site.published("cow"), None);
+    assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn images_that_cannot_be_turned_into_a_sif() {
+    let registry = Registry::plain();
+    registry.push("lab/cow:1", &image("limits"));
+    push_index(
+        &registry,
+        "lab/arm:1",
+        &[image("arm").architecture("arm64")],
+    );
+    let site = Site::new();
+    site.apply("arm", &docker(&registry, "lab/arm:1"));
+    let message = site.wait_condition("arm", "Stalled", "True", "PlatformNotFound");
+    assert!(
+        message.contains("linux/amd64") && message.contains("arm64"),
+        "{message}"
+    );
+
+    let small = "build: {limits: {uncompressedBytes: 1Ki}}";
+    site.apply("big", &docker_and(&registry, "lab/cow:1", small));
+    let message = site.wait_condition("big", "Stalled", "True", "BuildFailed");
+    assert!(
+        message.contains("limit of 1024 uncompressed bytes"),
+        "{message}"
+    );
+    assert_eq!(site.published("big"), None);
+
+    // Who allows more gets the image, though another object's build of it failed.
+    site.apply("cow", &docker(&registry, "lab/cow:1"));
+    site.wait_ready("cow");
 }
 
 #[test]

@@ -23,6 +23,7 @@ impl Request {
 /// An answer; `Content-Length` is added.
 pub(super) struct Answer {
     status: u16,
+    length: Option<usize>,
     headers: String,
     body: Vec<u8>,
 }
@@ -31,9 +32,16 @@ impl Answer {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
+            length: None,
             headers: String::new(),
             body: body.into(),
         }
+    }
+
+    /// Says that the body has `length` bytes, and breaks off after those that it has.
+    pub(super) fn promising(mut self, length: usize) -> Self {
+        self.length = Some(length);
+        self
     }
 
     pub(super) fn header(mut self, name: &str, value: &str) -> Self {
@@ -93,7 +101,7 @@ fn serve(
     let head = format!(
         "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n",
         answer.status,
-        answer.body.len(),
+        answer.length.unwrap_or(answer.body.len()),
         answer.headers
     );
     (&stream).write_all(head.as_bytes())?;
