@@ -102,9 +102,12 @@ fn we_exec_apptainers_sif() {
     assert_eq!(ran.stdout, "yes\n");
     let user = User::ordinary();
     let cache = user.tempdir();
+    // The tree is below root's home.
+    let copy = cache.path().join("theirs.sif");
+    std::fs::copy(&here, &copy).unwrap();
     let mut exec = user.command(binary("siforge"));
-    exec.env("SIFORGE_CACHEDIR", cache.path())
+    exec.env("SIFORGE_CACHEDIR", cache.path().join("cache"))
         .env("SIFORGE_AGENT_SOCKET", "/nonexistent/agent.sock");
-    let ran = run(exec.arg("exec").arg(&here).args(script)).fails_with(3);
+    let ran = run(exec.arg("exec").arg(&copy).args(script)).fails_with(3);
     assert_eq!(ran.stdout, "yes\n");
 }
