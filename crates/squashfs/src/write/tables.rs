@@ -73,23 +73,13 @@ pub(super) fn write(
     let bytes_used = here(&out);
     let bytes = bytes_used.next_multiple_of(PADDING);
     out.resize(out.len() + (bytes - bytes_used) as usize, 0);
-    let options_block = options_block(options);
-    let optional = [
-        (flags::COMPRESSOR_OPTIONS, !options_block.is_empty()),
-        (flags::NO_XATTRS, !has_xattrs),
-    ];
     let superblock = Superblock {
         inodes: order.count,
         mtime: options.mtime,
         block_size: options.block_size,
         fragments: blocks.fragments().len() as u32,
         codec: options.codec.id() as u16,
-        flags: optional
-            .iter()
-            .filter(|(_, set)| *set)
-            .fold(flags::DUPLICATES | flags::EXPORTABLE, |all, (flag, _)| {
-                all | flag
-            }),
+        flags: flags(options, has_xattrs),
         ids: inodes.ids.values.len() as u16,
         root,
         bytes_used,
@@ -101,11 +91,26 @@ pub(super) fn write(
         export_table,
     };
     let mut head = superblock.encode();
-    head.extend(options_block);
+    head.extend(options_block(options));
     blocks.write_at(&out, start)?;
     blocks.write_at(&head, 0)?;
     blocks.truncate(bytes)?;
     Ok(Finished { bytes, warnings })
+}
+
+fn flags(options: &Options, has_xattrs: bool) -> u16 {
+    let optional = [
+        (
+            flags::COMPRESSOR_OPTIONS,
+            options.codec.options_block().is_some(),
+        ),
+        (flags::NO_XATTRS, !has_xattrs),
+    ];
+    let always = flags::DUPLICATES | flags::EXPORTABLE;
+    optional
+        .iter()
+        .filter(|(_, set)| *set)
+        .fold(always, |all, (flag, _)| all | flag)
 }
 
 /// Where the data begins.
