@@ -368,7 +368,8 @@ fn a_dropped_fetch_ends_its_readers() {
         ];
         for (answer, stream) in answers.into_iter().zip(listener.incoming().flatten()) {
             use std::io::Write;
-            (&stream).read(&mut [0; 4096]).expect("request");
+            let asked = (&stream).read(&mut [0; 4096]).expect("request");
+            assert!(asked > 0, "the client closed instead of asking");
             (&stream).write_all(answer.as_bytes()).expect("answer");
             held.push(stream);
         }
