@@ -192,6 +192,20 @@ pub enum InodeType {
 impl InodeType {
     /// The extended inode of a type is this much further.
     pub const EXTENDED: u16 = 7;
+
+    /// None unless it is a basic type.
+    pub fn from_u16(kind: u16) -> Option<Self> {
+        Some(match kind {
+            1 => Self::Directory,
+            2 => Self::File,
+            3 => Self::Symlink,
+            4 => Self::BlockDevice,
+            5 => Self::CharDevice,
+            6 => Self::Fifo,
+            7 => Self::Socket,
+            _ => return None,
+        })
+    }
 }
 
 /// What all inodes begin with: u16 type, u16 mode, u16 uid index, u16 gid index, u32 mtime, u32 number.
@@ -466,6 +480,11 @@ impl Fragment {
 pub fn encode_device(major: u32, minor: u32) -> Option<u32> {
     (major <= 0xfff && minor <= 0xf_ffff)
         .then_some((minor & 0xff) | major << 8 | (minor & !0xff) << 12)
+}
+
+/// Major and minor of a device number as inodes hold it.
+pub fn decode_device(rdev: u32) -> (u32, u32) {
+    (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
 }
 
 pub(crate) fn put16(out: &mut Vec<u8>, value: u16) {

@@ -1,0 +1,218 @@
+//! The reader: images from anywhere, by positioned reads of a file, and [`unpack`] for users who may not mount.
+//!
+//! ```text
+//! Reader ── superblock.rs   what must hold before anything else is read
+//!   │ ───── inode.rs, directory.rs, xattrs.rs   records ┐ metadata.rs: cursors over metadata blocks, indexed tables
+//!   │ ───── data.rs         contents of files           ┘ image.rs: checked reads; decompress.rs; cache.rs
+//!   └ unpack/               a tree of files
+//! ```
+//!
+//! An image is not trusted. Every place and length is checked against the part of the image that it must lie in; what is
+//! allocated is bounded by the format (a block, a name, a symlink's target) or by [`Limits`]; every step of every loop
+//! takes bytes from a table that ends. Only gzip and zstd are read.
+
+mod cache;
+mod data;
+mod decompress;
+mod directory;
+mod error;
+mod image;
+mod inode;
+mod metadata;
+mod superblock;
+mod unpack;
+mod xattrs;
+
+use std::fs::File as OsFile;
+use std::sync::Arc;
+
+use cache::Cache;
+use decompress::Decompressors;
+use image::Image;
+use metadata::{Cursor, Indexed, Metadata, Table};
+
+use crate::format::{MetaRef, SUPERBLOCK_SIZE, Superblock};
+
+pub use directory::{Entry, ReadDir};
+pub use error::Error;
+pub use inode::{Body, Directory, File, Inode};
+pub use unpack::{Unpacked, unpack};
+pub use xattrs::Xattr;
+
+/// Unpacked fragment blocks that are kept, in bytes.
+const FRAGMENT_CACHE: usize = 32 << 20;
+/// The same as a number, for small blocks.
+const FRAGMENTS_CACHED_MAX: usize = 256;
+
+/// How much an image may make its reader do. Images of real software stay far below the defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Attributes of one inode, names and values. Linux lists at most 64 KiB of names.
+    pub xattr_bytes: usize,
+    /// Levels of directories that are unpacked; each holds a file descriptor.
+    pub depth: usize,
+    /// Names that are unpacked.
+    pub entries: u64,
+    /// Inodes with several names that are remembered at a time.
+    pub links: usize,
+    /// Blocks of all files, holes too.
+    pub blocks: u64,
+    /// Bytes of all files without holes: so many, and [`Limits::RATIO`] for each stored byte.
+    pub bytes: u64,
+}
+
+impl Limits {
+    /// Unpacked bytes for a stored one. Equal files share their blocks, so it is more than the codec's ratio.
+    pub const RATIO: u64 = 256;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            xattr_bytes: 4 << 20,
+            depth: 512,
+            entries: 1 << 23,
+            links: 1 << 20,
+            blocks: 1 << 28,
+            bytes: 64 << 30,
+        }
+    }
+}
+
+/// An open image. Threads can share it.
+pub struct Reader {
+    image: Image,
+    superblock: Superblock,
+    limits: Limits,
+    ids: Box<[u32]>,
+    metadata: Metadata,
+    inode_table: Table,
+    directory_table: Table,
+    fragment_table: Indexed,
+    xattr_tables: Option<xattrs::Tables>,
+    fragments: Cache<u32, Box<[u8]>>,
+}
+
+impl Reader {
+    /// Opens the image of at most `size` bytes at `offset` of `file`.
+    pub fn open(file: Arc<OsFile>, offset: u64, size: u64) -> Result<Self, Error> {
+        Self::with_limits(file, offset, size, Limits::default())
+    }
+
+    pub fn with_limits(
+        file: Arc<OsFile>,
+        offset: u64,
+        size: u64,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        if offset.checked_add(size).is_none() {
+            return Err(Error::Place { offset, size });
+        }
+        if size < SUPERBLOCK_SIZE as u64 {
+            let bytes_used = SUPERBLOCK_SIZE as u64;
+            return Err(Error::CutOff { bytes_used, size });
+        }
+        let mut bytes = [0; SUPERBLOCK_SIZE];
+        image::read_exact(&file, offset, 0, &mut bytes)?;
+        let (superblock, codec) = superblock::decode(&bytes, size)?;
+        let image = Image {
+            file,
+            offset,
+            end: superblock.bytes_used,
+            decompressors: Decompressors::new(codec),
+        };
+        let metadata = Metadata::new();
+        let fragment_table = Indexed {
+            what: "fragment",
+            index: superblock.fragment_table,
+            count: superblock.fragments.into(),
+            entry: 16,
+        };
+        if fragment_table.count > 0 {
+            fragment_table.check(&image)?;
+        }
+        let kept = FRAGMENT_CACHE / superblock.block_size as usize;
+        Ok(Self {
+            ids: ids(&superblock, &metadata, &image)?,
+            xattr_tables: xattrs::Tables::open(&image, &superblock)?,
+            inode_table: Table {
+                what: "inode table",
+                start: superblock.inode_table,
+                end: superblock.directory_table,
+            },
+            directory_table: Table {
+                what: "directory table",
+                start: superblock.directory_table,
+                end: superblock.bytes_used,
+            },
+            fragments: Cache::new(kept.min(FRAGMENTS_CACHED_MAX)),
+            fragment_table,
+            image,
+            superblock,
+            limits,
+            metadata,
+        })
+    }
+
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> Result<Inode, Error> {
+        let root = self.inode(self.superblock.root)?;
+        match root.body {
+            Body::Directory(_) => Ok(root),
+            _ => Err(Error::Kind {
+                reference: root.reference.0,
+                expected: "directory",
+            }),
+        }
+    }
+
+    /// The inode at a place that a directory's entry or the superblock names.
+    pub fn inode(&self, reference: MetaRef) -> Result<Inode, Error> {
+        let mut cursor = self.cursor(self.inode_table, reference);
+        inode::decode(self, reference, &mut cursor)
+    }
+
+    /// A symlink's target.
+    pub fn read_link<'i>(&self, inode: &'i Inode) -> Result<&'i [u8], Error> {
+        match &inode.body {
+            Body::Symlink { target } => Ok(target),
+            _ => Err(Error::Kind {
+                reference: inode.reference.0,
+                expected: "symlink",
+            }),
+        }
+    }
+
+    fn cursor(&self, table: Table, reference: MetaRef) -> Cursor<'_> {
+        self.metadata.cursor(&self.image, table, reference)
+    }
+
+    fn id(&self, index: u16) -> Result<u32, Error> {
+        self.ids
+            .get(usize::from(index))
+            .copied()
+            .ok_or(Error::Index {
+                what: "owner or group",
+                index: index.into(),
+                count: self.ids.len() as u64,
+            })
+    }
+}
+
+/// All owner and group ids, at most 256 KiB.
+fn ids(superblock: &Superblock, metadata: &Metadata, image: &Image) -> Result<Box<[u32]>, Error> {
+    let table = Indexed {
+        what: "owner or group",
+        index: superblock.id_table,
+        count: superblock.ids.into(),
+        entry: 4,
+    };
+    table.check(image)?;
+    (0..table.count)
+        .map(|number| table.entry(metadata, image, number)?.u32())
+        .collect()
+}
