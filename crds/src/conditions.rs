@@ -65,6 +65,8 @@ pub enum Reason {
     CertificateInvalid,
     /// Stalled: what the registry sent breaks the format, or a limit.
     SourceInvalid,
+    /// Stalled: a blob's bytes have another size or digest than its manifest says: the registry's copy is damaged.
+    DigestMismatch,
     /// Stalled: a Secret or ConfigMap exists but does not hold what is needed.
     InvalidCredentials,
     /// Stalled: the image cannot be turned into a SIF.
@@ -79,8 +81,6 @@ pub enum Reason {
     RegistryUnavailable,
     /// Transient: the registry asks for fewer requests (429).
     RateLimited,
-    /// Transient: bytes did not hash to their digest, or ended early.
-    TransferFailed,
     /// Transient: the store refused a read or a write.
     StoreFailed,
     /// Transient: a build took longer than spec.build.timeout.
@@ -114,7 +114,7 @@ impl Reason {
             Self::ConfigMapNotFound => "ConfigMapNotFound",
             Self::RegistryUnavailable => "RegistryUnavailable",
             Self::RateLimited => "RateLimited",
-            Self::TransferFailed => "TransferFailed",
+            Self::DigestMismatch => "DigestMismatch",
             Self::StoreFailed => "StoreFailed",
             Self::BuildTimeout => "BuildTimeout",
             Self::LeadershipLost => "LeadershipLost",

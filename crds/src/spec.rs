@@ -23,35 +23,11 @@ use std::collections::BTreeMap;
     status = "SingularityImageStatus",
     derive = "PartialEq",
     doc = "An OCI image turned into a SIF (Singularity Image Format) on shared storage, once for the whole site. Launch it as `siforge run NAMESPACE/NAME`, `srun --sif=NAMESPACE/NAME`, or in a pod.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether the current generation is published."
-    ),
-    printcolumn(
-        name = "Status",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        description = "What the operator has to say."
-    ),
-    printcolumn(
-        name = "Digest",
-        type_ = "string",
-        json_path = ".status.digest",
-        description = "Image digest, shortened."
-    ),
-    printcolumn(
-        name = "Size",
-        type_ = "string",
-        json_path = ".status.size",
-        description = "Size of the SIF."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the current generation is published."}"#,
+    printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the operator has to say."}"#,
+    printcolumn = r#"{"name":"Digest","type":"string","jsonPath":".status.digest","description":"Image digest, shortened."}"#,
+    printcolumn = r#"{"name":"Size","type":"string","jsonPath":".status.size","description":"Size of the SIF."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SingularityImageSpec {

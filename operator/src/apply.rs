@@ -84,13 +84,13 @@ async fn publish(
     let content = RefContent {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
-        digest: sif.digest.clone(),
+        digest: sif.digest,
         size: sif.size,
         platform: ready.spec.platform.to_string(),
         source: Provenance {
             reference: found.reference.clone(),
-            digest: found.manifest.clone(),
-            recipe: found.key.clone(),
+            digest: found.manifest,
+            recipe: found.key,
             builder_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         access: ready.access.clone(),

@@ -1,6 +1,7 @@
 //! Kubernetes Events: what `kubectl describe` shows below an object. A closed set of reasons.
 
 use crate::status::find;
+use crate::units;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use siforge_crds::{SingularityImage, SingularityImageStatus, conditions};
@@ -141,7 +142,7 @@ impl Events {
     /// Events are for people: when one cannot be written, the work goes on.
     pub(crate) async fn publish(&self, object: &SingularityImage, events: &[(Kind, String)]) {
         for (kind, note) in events {
-            let note = note[..note.floor_char_boundary(NOTE)].to_owned();
+            let note = units::beginning(note, NOTE).to_owned();
             let event = Event {
                 type_: kind.severity(),
                 reason: kind.reason().to_owned(),

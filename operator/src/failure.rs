@@ -95,7 +95,7 @@ impl From<&siforge_oci::Error> for Failure {
             Kind::RateLimited => Reason::RateLimited,
             Kind::UnknownPlatform => Reason::PlatformNotFound,
             Kind::Protocol | Kind::Unsupported | Kind::Limit => Reason::SourceInvalid,
-            Kind::Integrity => Reason::TransferFailed,
+            Kind::Integrity => Reason::DigestMismatch,
             Kind::Local => Reason::StoreFailed,
         };
         let reaction = match error.reaction() {

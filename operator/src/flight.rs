@@ -83,7 +83,7 @@ impl Job {
         };
         let found = Found {
             reference: format!("docker://{}", self.reference),
-            manifest: resolved.manifest_digest.clone(),
+            manifest: resolved.manifest_digest,
             key: self
                 .recipe
                 .key(&resolved.manifest_digest, &self.reference.canonical()),

@@ -244,7 +244,7 @@ impl Queue {
             else {
                 continue;
             };
-            let (key, job) = (found.key.clone(), job.clone());
+            let (key, job) = (found.key, job.clone());
             if let Some(flight) = state.flights.get_mut(&key) {
                 flight.join(&uid);
                 board(&mut state, &uid, &key);
@@ -257,7 +257,7 @@ impl Queue {
             let mut flight = Flight::new(&uid, job.limits(), Timestamp::now());
             same.iter().for_each(|member| flight.join(member));
             let progress = flight.watch();
-            let (queue, for_key) = (self.clone(), key.clone());
+            let (queue, for_key) = (self.clone(), key);
             let store = self.inner.store.clone();
             let task = tokio::spawn(async move {
                 let result =
@@ -265,7 +265,7 @@ impl Queue {
                 queue.landed(&for_key, result);
             });
             flight.started(task.abort_handle());
-            state.flights.insert(key.clone(), flight);
+            state.flights.insert(key, flight);
             std::iter::once(&uid)
                 .chain(&same)
                 .for_each(|member| board(&mut state, member, &key));
@@ -401,7 +401,10 @@ impl Entry {
 /// credentials and connection are the leader's.
 fn concerns(failure: &Failure, leader: bool, same_limits: bool) -> bool {
     let in_the_bytes = failure.reaction == Reaction::Stalled
-        && matches!(failure.reason, Reason::BuildFailed | Reason::SourceInvalid);
+        && matches!(
+            failure.reason,
+            Reason::BuildFailed | Reason::SourceInvalid | Reason::DigestMismatch
+        );
     leader || (in_the_bytes && same_limits)
 }
 

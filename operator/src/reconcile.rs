@@ -115,10 +115,10 @@ fn facts(
         .filter(|_| stored.artifact)
         .map(|current| Published {
             reference: current.source.reference.clone(),
-            manifest: current.source.digest.clone(),
-            key: current.source.recipe.clone(),
+            manifest: current.source.digest,
+            key: current.source.recipe,
             sif: Sif {
-                digest: current.digest.clone(),
+                digest: current.digest,
                 size: current.size,
             },
             access: current.access.clone(),

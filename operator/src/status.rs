@@ -379,12 +379,11 @@ fn condition(
 }
 
 /// A registry may answer with a whole web page.
-fn cut(mut message: String) -> String {
-    if message.len() > MESSAGE {
-        message.truncate(message.floor_char_boundary(MESSAGE));
-        message.push('…');
+fn cut(message: String) -> String {
+    match units::beginning(&message, MESSAGE) {
+        whole if whole.len() == message.len() => message,
+        beginning => format!("{beginning}…"),
     }
-    message
 }
 
 /// What became of a patch.
