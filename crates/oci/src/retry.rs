@@ -3,25 +3,44 @@
 use crate::error::{Error, Reaction};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tries in a row that may fail: enough for a registry's restart (3 s of pauses), few enough that a person waits.
 const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Tries that take long (connect and idle timeouts) are not repeated as often: a host that does not answer at all is
+/// given up after this time.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// A registry that asks for a longer pause gets its wish from the caller, who knows when the image is needed.
 const LONGEST_WISH: Duration = Duration::from_secs(60);
 
-/// Counts the failures of one request.
-#[derive(Debug, Default)]
+/// The failures in a row of one request.
+#[derive(Debug)]
 pub(crate) struct Attempts {
     failures: u32,
+    since: Instant,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            since: Instant::now(),
+        }
+    }
 }
 
 impl Attempts {
     /// Waits before the next try, or gives the error back when there is to be none.
     pub(crate) async fn pause(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
-        let Some(pause) = pause(self.failures, error.reaction(), jitter()) else {
+        let Some(pause) = pause(
+            self.failures,
+            self.since.elapsed(),
+            error.reaction(),
+            jitter(),
+        ) else {
             return Err(error);
         };
         tracing::debug!(%error, failures = self.failures, ?pause, "trying again");
@@ -31,17 +50,21 @@ impl Attempts {
 
     /// The request got on before it failed: the next failure is the first of a new row.
     pub(crate) fn progress(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 
-/// The pause after the `failures`th failure in a row; `jitter` is from 0 to 1, so that clients that failed together do
+/// The pause after the `failures`th failure in a row, `elapsed` after its first try began; `jitter` is from 0 to 1, so that clients that failed together do
 /// not come back together.
-fn pause(failures: u32, reaction: Reaction, jitter: f64) -> Option<Duration> {
+fn pause(failures: u32, elapsed: Duration, reaction: Reaction, jitter: f64) -> Option<Duration> {
     let Reaction::Retry { after } = reaction else {
         return None;
     };
     if failures >= TRIES || after.is_some_and(|after| after > LONGEST_WISH) {
+        return None;
+    }
+    // Waiting as asked is no sign of a dead host.
+    if after.is_none() && elapsed >= PATIENCE {
         return None;
     }
     let full = FIRST_PAUSE
@@ -66,23 +89,27 @@ mod tests {
         let retry = |after: Option<u64>| Reaction::Retry {
             after: after.map(Duration::from_secs),
         };
-        let check = |failures, reaction, jitter, expect: Option<u64>| {
+        let check = |failures, seconds, reaction, jitter, expect: Option<u64>| {
             let expect = expect.map(Duration::from_millis);
+            let elapsed = Duration::from_secs(seconds);
             assert_eq!(
-                pause(failures, reaction, jitter),
+                pause(failures, elapsed, reaction, jitter),
                 expect,
-                "{failures} {reaction:?}"
+                "{failures} {seconds} {reaction:?}"
             );
         };
-        check(1, retry(None), 1.0, Some(400));
-        check(1, retry(None), 0.0, Some(200));
-        check(2, retry(None), 1.0, Some(800));
-        check(4, retry(None), 1.0, Some(3200));
-        check(5, retry(None), 1.0, None);
-        check(1, Reaction::Stall, 1.0, None);
-        check(1, retry(Some(7)), 0.0, Some(7000));
-        check(1, retry(Some(7)), 1.0, Some(7400));
-        check(1, retry(Some(61)), 0.0, None);
+        check(1, 0, retry(None), 1.0, Some(400));
+        check(1, 0, retry(None), 0.0, Some(200));
+        check(2, 1, retry(None), 1.0, Some(800));
+        check(4, 2, retry(None), 1.0, Some(3200));
+        check(5, 5, retry(None), 1.0, None);
+        check(1, 10, retry(None), 1.0, Some(400));
+        check(2, 20, retry(None), 1.0, None);
+        check(1, 0, Reaction::Stall, 1.0, None);
+        check(1, 0, retry(Some(7)), 0.0, Some(7000));
+        check(1, 0, retry(Some(7)), 1.0, Some(7400));
+        check(3, 99, retry(Some(7)), 1.0, Some(7400));
+        check(1, 0, retry(Some(61)), 0.0, None);
         assert!((0.0..=1.0).contains(&jitter()));
     }
 }
