@@ -299,13 +299,21 @@ mod tests {
     /// A SIF whose partition is a superblock and zeros: all that is looked at here.
     fn write_sif(path: &Path) -> (File, Digest) {
         let draft = Draft::new(Arch::Amd64, [1; 16], 0, Vec::new()).unwrap();
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .unwrap();
         let mut superblock = [0; SUPERBLOCK];
         superblock[..4].copy_from_slice(b"hsqs");
         superblock[BYTES_USED..BYTES_USED + 8].copy_from_slice(&8192u64.to_le_bytes());
-        file.write_all_at(&superblock, draft.partition_offset()).unwrap();
+        file.write_all_at(&superblock, draft.partition_offset())
+            .unwrap();
         draft.finish(&file, 8192).unwrap();
-        file.set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))
+            .unwrap();
         (file, sha256(path))
     }
 
@@ -314,7 +322,9 @@ mod tests {
     }
 
     fn partition_offset() -> u64 {
-        Draft::new(Arch::Amd64, [1; 16], 0, Vec::new()).unwrap().partition_offset()
+        Draft::new(Arch::Amd64, [1; 16], 0, Vec::new())
+            .unwrap()
+            .partition_offset()
     }
 
     fn check(mode: IntegrityMode, change: impl FnOnce(&File), expected: Result<(), &str>) {
@@ -327,7 +337,10 @@ mod tests {
             (Err(error), Err(expected)) => {
                 let text = crate::node::chain(&error);
                 assert!(text.contains(expected), "{text}");
-                assert!(text.contains(&digest.to_string()) && error.is_damage(), "{text}");
+                assert!(
+                    text.contains(&digest.to_string()) && error.is_damage(),
+                    "{text}"
+                );
             }
             (found, _) => panic!("{expected:?}: {found:?}"),
         }
@@ -336,9 +349,16 @@ mod tests {
     #[test]
     fn each_damage_is_refused_with_its_reason() {
         use IntegrityMode::{Hash, Store};
-        let write = |offset: u64, bytes: &'static [u8]| move |file: &File| file.write_all_at(bytes, offset).unwrap();
+        let write = |offset: u64, bytes: &'static [u8]| {
+            move |file: &File| file.write_all_at(bytes, offset).unwrap()
+        };
         let cut = |len: u64| move |file: &File| file.set_len(len).unwrap();
-        let chmod = |mode| move |file: &File| file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        let chmod = |mode| {
+            move |file: &File| {
+                file.set_permissions(std::fs::Permissions::from_mode(mode))
+                    .unwrap()
+            }
+        };
         let partition = partition_offset();
         for mode in [Hash, Store] {
             check(mode, |_| {}, Ok(()));
@@ -346,10 +366,22 @@ mod tests {
             check(mode, cut(partition + 100), Err("truncated SIF"));
             check(mode, write(32, b"NOT_MAGIC"), Err("invalid SIF magic"));
             check(mode, write(partition, b"xxxx"), Err("no squashfs magic"));
-            check(mode, write(partition + BYTES_USED as u64, &[0, 0, 1]), Err("longer than its partition"));
-            check(mode, chmod(0o666), Err("may be written by others (mode 0666)"));
+            check(
+                mode,
+                write(partition + BYTES_USED as u64, &[0, 0, 1]),
+                Err("longer than its partition"),
+            );
+            check(
+                mode,
+                chmod(0o666),
+                Err("may be written by others (mode 0666)"),
+            );
         }
-        check(Hash, write(partition + 5000, b"x"), Err("its bytes hash to sha256:"));
+        check(
+            Hash,
+            write(partition + 5000, b"x"),
+            Err("its bytes hash to sha256:"),
+        );
         check(Store, write(partition + 5000, b"x"), Ok(()));
     }
 
@@ -359,10 +391,16 @@ mod tests {
         let path = directory.path().join("a.sif");
         let memo = directory.path().join("verified.json");
         let (file, digest) = write_sif(&path);
-        let hashed = || state_file::read::<Vec<Hashed>>(&memo).unwrap().map_or(0, |memo| memo.len());
+        let hashed = || {
+            state_file::read::<Vec<Hashed>>(&memo)
+                .unwrap()
+                .map_or(0, |memo| memo.len())
+        };
         for _ in 0..2 {
             // A new agent each time: the memo is what survives.
-            Verifier::new(IntegrityMode::Hash, memo.clone()).verify(&file, &digest).unwrap();
+            Verifier::new(IntegrityMode::Hash, memo.clone())
+                .verify(&file, &digest)
+                .unwrap();
             assert_eq!(hashed(), 1);
         }
         file.write_all_at(b"x", partition_offset() + 5000).unwrap();
@@ -370,10 +408,15 @@ mod tests {
         let found = sha256(&path);
         for _ in 0..2 {
             let error = verifier.verify(&file, &digest).unwrap_err();
-            assert!(matches!(&error, Error::Hash { found: bytes, .. } if *bytes == found), "{error}");
+            assert!(
+                matches!(&error, Error::Hash { found: bytes, .. } if *bytes == found),
+                "{error}"
+            );
             assert_eq!(hashed(), 2);
         }
         std::fs::write(&memo, "nonsense").unwrap();
-        Verifier::new(IntegrityMode::Hash, memo).verify(&file, &found).unwrap();
+        Verifier::new(IntegrityMode::Hash, memo)
+            .verify(&file, &found)
+            .unwrap();
     }
 }
