@@ -223,6 +223,12 @@ impl Slurm {
             {
                 return Ok(());
             }
+            let daemons = self.slurmds.iter().chain([&self.slurmctld, &self.munged]);
+            assert!(
+                daemons.into_iter().all(Process::is_running),
+                "a daemon of Slurm ended; {}",
+                self.logs()
+            );
             let reasons = run(self.command("sinfo").args(["-R", "-o", "%n %E"])).stdout;
             Err(format!("{states:?}\n{reasons}\n{}", self.logs()))
         });
