@@ -1,1 +1,65 @@
-fn main() {}
+//! `siforge`: pull, inspect and run images. See `docs/`.
+
+mod cli;
+mod config;
+mod error;
+mod files;
+mod inspect;
+mod launch;
+mod pull;
+mod root;
+mod terminal;
+mod unpacked;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use config::Config;
+use std::process::ExitCode;
+
+/// As Apptainer: whatever goes wrong before the command runs. The command's own code passes through.
+const FAILURE: u8 = 255;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // A closed standard output is no reason to fail.
+            let _ = error.print();
+            return if wrong {
+                ExitCode::from(FAILURE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(&cli) {
+        // A command's code, when it ran under an init of ours; the kernel keeps the low 8 bits too.
+        Ok(code) => ExitCode::from(code as u8),
+        Err(error) => {
+            eprintln!("siforge: error: {error}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<i32, error::Error> {
+    let config = Config::from_process(|| {
+        nix::unistd::User::from_uid(nix::unistd::Uid::effective())
+            .ok()
+            .flatten()
+            .map(|user| user.dir)
+    });
+    let global = &cli.global;
+    match &cli.command {
+        Command::Pull(options) => pull::pull(global, &config, options)?,
+        Command::Build(options) => pull::build(global, &config, options)?,
+        Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
+        Command::Inspect(options) => inspect::inspect(options)?,
+        Command::Version => println!("siforge version {}", env!("CARGO_PKG_VERSION")),
+        Command::Exec(options) => return launch::exec(global, &config, options),
+        Command::Run(options) => return launch::run(global, &config, options),
+        Command::Shell(options) => return launch::shell(global, &config, options),
+    }
+    Ok(0)
+}

@@ -1,0 +1,397 @@
+//! What can be typed. Names and meanings are Apptainer 1.4's; nothing here reads the environment or acts.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "siforge",
+    version,
+    about = "Pull, inspect and run SIF images",
+    after_help = "IMAGE is one of:\n  docker://[HOST/]NAME[:TAG][@DIGEST]   an image of a registry (kept in a per-user cache)\n  PATH.sif, DIRECTORY                   a SIF file or an unpacked root file system\n  sif://NAMESPACE/NAME[@DIGEST]         an image of the site's store; short: NAMESPACE/NAME or NAME",
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say nothing but errors (alias of --quiet)
+    #[arg(short, long, global = true)]
+    pub(crate) silent: bool,
+    /// Say which way an image is opened, and why
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet || self.silent
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Convert an image of a registry into a SIF file
+    Pull(Pull),
+    /// Build a SIF file from a source
+    Build(Build),
+    /// Run a command in an image
+    Exec(Exec),
+    /// Run an image's default command
+    Run(Run),
+    /// Start a shell in an image
+    Shell(Shell),
+    /// Show an image's metadata
+    Inspect(Inspect),
+    /// Show the version
+    Version,
+    /// Pull an image into the per-user cache and print its path
+    #[command(hide = true)]
+    CacheImage(CacheImage),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CacheImage {
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+    /// The source, docker://…
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+}
+
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registry {
+    /// Use plain HTTP to the registry
+    #[arg(long, visible_alias = "nohttps")]
+    pub(crate) no_https: bool,
+    /// Do not verify the registry's certificate
+    #[arg(long)]
+    pub(crate) tls_insecure_skip_verify: bool,
+    /// PEM file of certificate authorities to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// User name for the registry; the password comes from APPTAINER_DOCKER_PASSWORD or SINGULARITY_DOCKER_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    pub(crate) docker_username: Option<String>,
+    /// Platform of the image, OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM", conflicts_with = "arch")]
+    pub(crate) platform: Option<String>,
+    /// Architecture of the image
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<String>,
+    /// Blobs to fetch at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) jobs: u8,
+    /// Neither read nor fill the cache
+    #[arg(long)]
+    pub(crate) disable_cache: bool,
+}
+
+impl Registry {
+    /// The options that parse to the same value.
+    pub(crate) fn to_arguments(&self) -> Vec<OsString> {
+        let Self {
+            no_https,
+            tls_insecure_skip_verify,
+            tls_ca_file,
+            docker_username,
+            platform,
+            arch,
+            jobs,
+            disable_cache,
+        } = self;
+        let mut arguments: Vec<OsString> = vec!["--jobs".into(), jobs.to_string().into()];
+        let flags = [
+            ("--no-https", no_https),
+            ("--tls-insecure-skip-verify", tls_insecure_skip_verify),
+            ("--disable-cache", disable_cache),
+        ];
+        arguments.extend(
+            flags
+                .iter()
+                .filter(|(_, set)| **set)
+                .map(|(flag, _)| flag.into()),
+        );
+        let values = [
+            ("--tls-ca-file", tls_ca_file.as_ref().map(OsString::from)),
+            (
+                "--docker-username",
+                docker_username.as_ref().map(OsString::from),
+            ),
+            ("--platform", platform.as_ref().map(OsString::from)),
+            ("--arch", arch.as_ref().map(OsString::from)),
+        ];
+        for (option, value) in values {
+            arguments.extend(
+                value
+                    .map(|value| [OsString::from(option), value])
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        arguments
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Format {
+    /// Compression of the squashfs blocks: zstd or gzip, with :LEVEL if wanted
+    #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
+    pub(crate) compression: String,
+    /// Squashfs block size in KiB: 64, 128, 256, 512 or 1024
+    #[arg(long, value_name = "KIB", default_value_t = 256)]
+    pub(crate) block_size: u32,
+    /// Overwrite an existing file
+    #[arg(short = 'F', long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Pull {
+    /// Write the image into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "name")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Name of the SIF file
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) name: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+    /// [OUTPUT.sif] SOURCE
+    #[arg(required = true, num_args = 1..=2, value_name = "[OUTPUT] SOURCE")]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+    /// The SIF file to write
+    #[arg(value_name = "OUTPUT.sif")]
+    pub(crate) output: PathBuf,
+    /// The source, docker://…
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+}
+
+/// How the container differs from the defaults.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Container {
+    /// Bind a path of the host: SRC[:DEST[:ro|rw]][,…]
+    #[arg(short = 'B', long, value_name = "SPEC")]
+    pub(crate) bind: Vec<OsString>,
+    /// Start with an empty environment
+    #[arg(short = 'e', long)]
+    pub(crate) cleanenv: bool,
+    /// Set variables in the container: NAME=VALUE[,…]
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<OsString>,
+    /// Set variables from a file of NAME=VALUE lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Use a minimal /dev and empty /tmp and $HOME instead of the host's
+    #[arg(short, long)]
+    pub(crate) contain: bool,
+    /// --contain, --cleanenv and new PID and IPC namespaces
+    #[arg(short = 'C', long)]
+    pub(crate) containall: bool,
+    /// A home directory: SRC[:DEST]
+    #[arg(short = 'H', long, value_name = "SPEC")]
+    pub(crate) home: Option<OsString>,
+    /// Do not mount the home directory
+    #[arg(long, conflicts_with = "home")]
+    pub(crate) no_home: bool,
+    /// Leave out a default mount: proc, sys, dev, devpts, home, tmp, cwd, bind-paths or a path
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) no_mount: Vec<String>,
+    /// Working directory in the container
+    #[arg(long, visible_alias = "pwd", value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Run in a new PID namespace
+    #[arg(short, long)]
+    pub(crate) pid: bool,
+    /// Run in a new IPC namespace
+    #[arg(short, long)]
+    pub(crate) ipc: bool,
+    /// Run in a new network namespace with only a loopback
+    #[arg(short, long)]
+    pub(crate) net: bool,
+    /// Run in a new UTS namespace
+    #[arg(long)]
+    pub(crate) uts: bool,
+    /// Host name in the container
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Run in a user namespace (always so for ordinary users)
+    #[arg(short, long)]
+    pub(crate) userns: bool,
+    /// Make the root writable, in memory; what is written is lost at the end
+    #[arg(long)]
+    pub(crate) writable_tmpfs: bool,
+    /// Directory for /tmp, /var/tmp and $HOME of --contain
+    #[arg(short = 'W', long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// An empty directory at this path in the container
+    #[arg(short = 'S', long, value_name = "PATH")]
+    pub(crate) scratch: Vec<PathBuf>,
+    /// Do not evaluate arguments and ENV in a shell, as OCI runtimes do
+    #[arg(long)]
+    pub(crate) no_eval: bool,
+    /// Print the plan as JSON and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) container: Container,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) container: Container,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+    /// Arguments for the image's command
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENTS"
+    )]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) container: Container,
+    /// The shell to start
+    #[arg(long, value_name = "PATH")]
+    pub(crate) shell: Option<OsString>,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+    /// Arguments for the shell
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENTS"
+    )]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// Show the labels (the default)
+    #[arg(short, long)]
+    pub(crate) labels: bool,
+    /// Show the definition file
+    #[arg(short, long)]
+    pub(crate) deffile: bool,
+    /// Show the run script
+    #[arg(short, long)]
+    pub(crate) runscript: bool,
+    /// Show the start script
+    #[arg(long)]
+    pub(crate) startscript: bool,
+    /// Show the test script
+    #[arg(short, long)]
+    pub(crate) test: bool,
+    /// Show the environment scripts
+    #[arg(short, long)]
+    pub(crate) environment: bool,
+    /// Show the help text
+    #[arg(short = 'H', long)]
+    pub(crate) helpfile: bool,
+    /// Show everything
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON
+    #[arg(short, long)]
+    pub(crate) json: bool,
+    /// List the file's data objects
+    #[arg(long)]
+    pub(crate) list_objects: bool,
+    /// The SIF file
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn registry_options_survive_a_second_parse() {
+        let parse = |arguments: &[OsString]| {
+            let start = ["siforge", "cache-image"].map(OsString::from);
+            let end = ["--", "docker://x"].map(OsString::from);
+            let all = start.iter().chain(arguments).chain(&end);
+            match Cli::parse_from(all).command {
+                Command::CacheImage(options) => options.registry,
+                other => panic!("{other:?}"),
+            }
+        };
+        let all = [
+            "--no-https",
+            "--tls-insecure-skip-verify",
+            "--disable-cache",
+            "--tls-ca-file=/ca",
+            "--docker-username=u",
+            "--platform=linux/arm64",
+            "--jobs=7",
+        ];
+        for given in [&all[..], &["--arch=arm64"], &[]] {
+            let first = parse(&given.iter().map(OsString::from).collect::<Vec<_>>());
+            assert_eq!(parse(&first.to_arguments()), first);
+        }
+    }
+
+    #[test]
+    fn options_behind_the_image_belong_to_the_command() {
+        let cli = Cli::parse_from([
+            "siforge", "-q", "exec", "-B", "/a:/b", "x.sif", "ls", "-l", "--env", "-q",
+        ]);
+        let Command::Exec(exec) = cli.command else {
+            panic!("not exec")
+        };
+        assert_eq!(exec.command, ["ls", "-l", "--env", "-q"]);
+        assert_eq!(exec.container.bind, ["/a:/b"]);
+        assert!(cli.global.quiet);
+    }
+}

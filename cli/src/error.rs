@@ -1,0 +1,82 @@
+//! Why a command failed, as it is printed.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Reference(#[from] siforge_reference::ParseError),
+    #[error(transparent)]
+    Oci(#[from] siforge_oci::Error),
+    #[error(transparent)]
+    Build(#[from] siforge_build::Error),
+    #[error(transparent)]
+    Store(#[from] siforge_store::Error),
+    #[error(transparent)]
+    Launch(#[from] siforge_launch::Error),
+    #[error("{0}")]
+    Agent(#[from] siforge_agent_api::Error),
+    #[error("{path}: {source}", path = path.display())]
+    Sif {
+        path: PathBuf,
+        source: siforge_sif::Error,
+    },
+    #[error("{path}: {source}", path = path.display())]
+    Metadata {
+        path: PathBuf,
+        source: siforge_sif::inspect::Error,
+    },
+    #[error(
+        "{value}: pull and build take docker:// references; other sources come with later versions"
+    )]
+    Source { value: String },
+    #[error(
+        "{value}: not an image that can be run: give docker://…, a .sif file, a directory, or the name of a store image"
+    )]
+    Target { value: String },
+    #[error("pull takes [OUTPUT] SOURCE")]
+    PullArguments,
+    #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]
+    Platform { value: String },
+    #[error("compression {value:?} is not zstd[:1-22] or gzip[:1-12]")]
+    Compression { value: String },
+    #[error("block size {value} KiB is not one of 64, 128, 256, 512, 1024")]
+    BlockSize { value: u32 },
+    #[error("read {path}: {source}", path = path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("read {path}: it has more than {limit} bytes", path = path.display())]
+    FileTooLarge { path: PathBuf, limit: u64 },
+    #[error("start the runtime: {source}")]
+    Runtime { source: io::Error },
+    #[error("interrupted by {signal}: nothing was written")]
+    Interrupted { signal: &'static str },
+    #[error("unpack to {path}: {source}", path = path.display())]
+    Unpack { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}", path = path.display())]
+    Squashfs {
+        path: PathBuf,
+        source: siforge_squashfs::read::Error,
+    },
+    #[error("{0}")]
+    Bind(#[from] siforge_launch::BindError),
+    #[error(
+        "--no-mount {value:?}: not one of proc, sys, dev, devpts, home, tmp, cwd, bind-paths, or a path"
+    )]
+    NoMount { value: String },
+    #[error(transparent)]
+    Observe(#[from] siforge_sif::observe::Error),
+    #[error(transparent)]
+    Plan(#[from] siforge_launch::plan::PlanError),
+    #[error("print the plan: {source}")]
+    DryRun { source: serde_json::Error },
+    #[error("{reference}: the store {} has no such image", store.display())]
+    NoSuchImage { reference: String, store: PathBuf },
+    #[error("{image:?} was not pulled", image = image.to_string_lossy())]
+    NotPulled { image: OsString },
+    #[error("--env {value:?}: not NAME=VALUE")]
+    Env { value: OsString },
+    #[error("reference {value:?} is not UTF-8")]
+    NotUtf8 { value: OsString },
+}

@@ -1,0 +1,275 @@
+//! `pull` and `build`: an image of a registry becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
+
+use crate::cli::{Build, CacheImage, Format, Global, Pull, Registry};
+use crate::config::Config;
+use crate::error::Error;
+use crate::terminal::Display;
+use siforge_build::{Codec, Destination, Limits, Progress, Recipe, Reuse, Settings};
+use siforge_oci::{Client, Platform, Resolved, Tls};
+use siforge_reference::{Context, ImageRef, Reference};
+use siforge_store::{Blobs, Store};
+use std::path::{Path, PathBuf};
+
+/// A CA bundle is some 200 kB; more is a mistake.
+const CA_FILE_LIMIT: u64 = 16 << 20;
+
+pub(crate) fn pull(global: &Global, config: &Config, options: &Pull) -> Result<(), Error> {
+    let (output, source) = match options.arguments.as_slice() {
+        [source] => (None, source),
+        [output, source] => (Some(PathBuf::from(output)), source),
+        // clap has checked the number.
+        _ => return Err(Error::PullArguments),
+    };
+    let image = registry_image(config, source)?;
+    let path = output
+        .or_else(|| options.name.clone())
+        .unwrap_or_else(|| image.sif_file_name().into());
+    let path = match &options.dir {
+        Some(dir) => dir.join(path),
+        None => path,
+    };
+    convert(
+        global,
+        config,
+        &options.registry,
+        &options.format,
+        &image,
+        &path,
+    )
+}
+
+pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result<(), Error> {
+    let image = registry_image(config, &options.source)?;
+    convert(
+        global,
+        config,
+        &options.registry,
+        &options.format,
+        &image,
+        &options.output,
+    )
+}
+
+fn convert(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    format: &Format,
+    image: &ImageRef,
+    path: &Path,
+) -> Result<(), Error> {
+    let recipe = recipe(format)?;
+    // Before anything is fetched: a file in the way is the most common mistake.
+    if !format.force && path.symlink_metadata().is_ok() {
+        return Err(siforge_build::Error::Exists {
+            path: path.to_owned(),
+        }
+        .into());
+    }
+    let cache = Blobs::at(&config.cache.join("blobs"))?;
+    cache.sweep_dead()?;
+    let pulled = block_on(async {
+        let (client, resolved) = resolve(config, registry, image).await?;
+        let progress = Progress::new();
+        let display = Display::start(progress.clone(), global.is_quiet());
+        let destination = Destination {
+            path,
+            force: format.force,
+            cache: &cache,
+        };
+        let pulled = siforge_build::pull(
+            &client,
+            &resolved,
+            &recipe,
+            &settings(registry),
+            destination,
+            progress,
+        )
+        .await;
+        drop(display);
+        Ok(pulled?)
+    })?;
+    report(global, &pulled.warnings);
+    if !global.is_quiet() {
+        eprintln!(
+            "{}: {} bytes, image digest {}",
+            path.display(),
+            pulled.size,
+            pulled.digest
+        );
+    }
+    Ok(())
+}
+
+/// Builds the image into the per-user cache unless it is there, and prints the SIF's path.
+pub(crate) fn cache_image(
+    global: &Global,
+    config: &Config,
+    options: &CacheImage,
+) -> Result<(), Error> {
+    let image = registry_image(config, &options.source)?;
+    let registry = &options.registry;
+    let store = Store::init(&config.cache, None)?;
+    store.sweep_dead()?;
+    let built = block_on(async {
+        let (client, resolved) = resolve(config, registry, &image).await?;
+        let progress = Progress::new();
+        let display = Display::start(progress.clone(), global.is_quiet());
+        let recipe = Recipe::default();
+        let built = siforge_build::build(
+            &store,
+            &client,
+            &resolved,
+            &recipe,
+            &settings(registry),
+            progress,
+        )
+        .await;
+        drop(display);
+        Ok(built?)
+    })?;
+    report(global, &built.warnings);
+    println!("{}", built.path.display());
+    Ok(())
+}
+
+fn report(global: &Global, warnings: &[String]) {
+    if !global.is_quiet() {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
+}
+
+async fn resolve(
+    config: &Config,
+    registry: &Registry,
+    image: &ImageRef,
+) -> Result<(Client, Resolved), Error> {
+    let credentials = config.credentials(registry.docker_username.as_deref());
+    let ca_bundle = match &registry.tls_ca_file {
+        Some(path) => Some(crate::files::read_limited(path, CA_FILE_LIMIT)?),
+        None => None,
+    };
+    let tls = Tls {
+        plain_http: registry.no_https,
+        insecure_skip_verify: registry.tls_insecure_skip_verify,
+        ca_bundle,
+    };
+    let client = Client::new(&image.registry, credentials, tls)?;
+    let resolved = client.resolve(image, &platform(registry)?).await?;
+    Ok((client, resolved))
+}
+
+/// `--platform`, else `--arch` on Linux, else the host's.
+fn platform(registry: &Registry) -> Result<Platform, Error> {
+    match (&registry.platform, &registry.arch) {
+        (Some(text), _) => text.parse().map_err(|_| Error::Platform {
+            value: text.clone(),
+        }),
+        (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),
+        (None, None) => Ok(Platform::host()),
+    }
+}
+
+fn settings(registry: &Registry) -> Settings {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Settings {
+        parallel_blobs: usize::from(registry.jobs),
+        limits: Limits::default(),
+        reuse: if registry.disable_cache {
+            Reuse::Never
+        } else {
+            Reuse::Own
+        },
+        ..Settings::for_processors(processors)
+    }
+}
+
+/// Apptainer's pull takes `docker://NAME`; other sources are told apart and refused by name.
+fn registry_image(config: &Config, source: &str) -> Result<ImageRef, Error> {
+    let context = Context {
+        default_namespace: &config.namespace,
+        exists: &|path| path.exists(),
+    };
+    match Reference::parse(source, &context)? {
+        Reference::Docker(image) => Ok(image),
+        other => Err(Error::Source {
+            value: other.to_string(),
+        }),
+    }
+}
+
+fn recipe(format: &Format) -> Result<Recipe, Error> {
+    let block_size = format.block_size.saturating_mul(1024);
+    if !block_size.is_power_of_two() || !(64 << 10..=1 << 20).contains(&block_size) {
+        return Err(Error::BlockSize {
+            value: format.block_size,
+        });
+    }
+    Ok(Recipe {
+        codec: codec(&format.compression)?,
+        block_size,
+        ..Recipe::default()
+    })
+}
+
+fn codec(text: &str) -> Result<Codec, Error> {
+    let wrong = || Error::Compression {
+        value: text.to_owned(),
+    };
+    let (name, level) = match text.split_once(':') {
+        Some((name, level)) => (name, Some(level.parse::<i32>().map_err(|_| wrong())?)),
+        None => (text, None),
+    };
+    match (name, level) {
+        ("zstd", None) => Ok(Codec::Zstd { level: 3 }),
+        ("zstd", Some(level @ 1..=22)) => Ok(Codec::Zstd { level }),
+        ("gzip", None) => Ok(Codec::Gzip { level: 9 }),
+        ("gzip", Some(level @ 1..=12)) => Ok(Codec::Gzip { level }),
+        _ => Err(wrong()),
+    }
+}
+
+/// Runs `work` until it ends or the user presses Ctrl-C; either way nothing half-written stays.
+fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Runtime { source })?;
+    let result = runtime.block_on(async {
+        let interrupted = tokio::signal::ctrl_c();
+        let mut terminated =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .map_err(|source| Error::Runtime { source })?;
+        tokio::select! {
+            result = work => result,
+            _ = interrupted => Err(Error::Interrupted { signal: "SIGINT" }),
+            _ = terminated.recv() => Err(Error::Interrupted { signal: "SIGTERM" }),
+        }
+    });
+    // A conversion thread that is still in its last block may not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_a_codec_and_a_level() {
+        let check =
+            |text: &str, expect: Option<Codec>| assert_eq!(codec(text).ok(), expect, "{text}");
+        check("zstd", Some(Codec::Zstd { level: 3 }));
+        check("zstd:19", Some(Codec::Zstd { level: 19 }));
+        check("gzip:6", Some(Codec::Gzip { level: 6 }));
+        check("gzip", Some(Codec::Gzip { level: 9 }));
+        for wrong in [
+            "", "zstd:0", "zstd:23", "gzip:13", "zstd:x", "lz4", "xz:1", "zstd:3:4",
+        ] {
+            check(wrong, None);
+        }
+    }
+}

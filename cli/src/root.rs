@@ -1,0 +1,294 @@
+//! From what was named to a root file system: a ladder, whose rung and reason `-v` tells.
+//!
+//! | target | root | ordinary user |
+//! |---|---|---|
+//! | store image | agent's mount; without agent and with SIFORGE_STORE: own loop mount | agent's mount, id-mapped; else unpacked |
+//! | .sif file, docker:// (cache) | own loop mount | unpacked into the cache |
+//! | directory | as it is | as it is |
+
+use crate::cli::{Global, Registry};
+use crate::config::Config;
+use crate::error::Error;
+use crate::unpacked;
+use siforge_agent_api::{Client, MountRequest};
+use siforge_launch::{Groups, Host, RootFs, UserNamespace};
+use siforge_reference::{Context, Reference, StoreRef};
+use siforge_sif::{Partition, Sif};
+use siforge_store::Store;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A root that can be looked at and launched.
+pub(crate) struct Opened {
+    pub(crate) root: OwnedRoot,
+    /// The user namespace that this process is in already, and who mapped its groups.
+    pub(crate) namespace: Option<(UserNamespace, Groups)>,
+    /// APPTAINER_CONTAINER.
+    pub(crate) container: OsString,
+    /// APPTAINER_NAME.
+    pub(crate) name: OsString,
+}
+
+/// A descriptor of the root directory, and what the launch makes of it.
+pub(crate) enum OwnedRoot {
+    Mount(OwnedFd),
+    Directory { fd: OwnedFd, path: PathBuf },
+}
+
+impl OwnedRoot {
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Mount(fd) | Self::Directory { fd, .. } => fd.as_fd(),
+        }
+    }
+
+    pub(crate) fn into_root(self) -> RootFs {
+        match self {
+            Self::Mount(fd) => RootFs::Detached(fd),
+            Self::Directory { path, .. } => RootFs::Directory(path),
+        }
+    }
+}
+
+/// Opens `image` for `host`'s user. `namespace`: a user namespace is wanted (always so for ordinary users).
+pub(crate) fn open(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    host: &Host,
+    namespace: bool,
+    image: &OsStr,
+) -> Result<Opened, Error> {
+    match parse(config, image)? {
+        Reference::Store(reference) => store_image(global, config, host, namespace, &reference),
+        Reference::Path(path) if path.is_dir() => directory(namespace, &path),
+        Reference::Path(path) => sif_file(global, config, namespace, &path, image),
+        Reference::Docker(_) => {
+            let path = cached(global, registry, image)?;
+            sif_file(global, config, namespace, &path, image)
+        }
+        other => Err(Error::Target {
+            value: other.to_string(),
+        }),
+    }
+}
+
+/// Paths need not be UTF-8; everything else does.
+fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> {
+    let Some(text) = image.to_str() else {
+        let path = Path::new(image);
+        return if path.exists() {
+            Ok(Reference::Path(path.to_owned()))
+        } else {
+            Err(Error::NotUtf8 {
+                value: image.to_owned(),
+            })
+        };
+    };
+    let context = Context {
+        default_namespace: &config.namespace,
+        exists: &|path| path.exists(),
+    };
+    Ok(Reference::parse(text, &context)?)
+}
+
+fn store_image(
+    global: &Global,
+    config: &Config,
+    host: &Host,
+    namespace: bool,
+    reference: &StoreRef,
+) -> Result<Opened, Error> {
+    let mut client = match Client::connect(&config.agent_socket) {
+        Ok(client) => client,
+        Err(error) => {
+            let Some(store) = &config.store else {
+                return Err(error.into());
+            };
+            note(
+                global,
+                format_args!(
+                    "no agent ({error}): opening the store {} directly",
+                    store.display()
+                ),
+            );
+            let (path, file) = store_artifact(store, reference)?;
+            return sif(
+                global,
+                config,
+                namespace,
+                &path,
+                file,
+                &container_of(reference),
+            );
+        }
+    };
+    // After the connection: its credentials are the caller's in any case, and a refused connection leaves us as we were.
+    let namespace = namespace.then(UserNamespace::create).transpose()?;
+    let handle = namespace.as_ref().map(UserNamespace::handle).transpose()?;
+    let request = MountRequest {
+        reference: reference.to_string(),
+        idmap: host.uid != 0,
+        ..MountRequest::default()
+    };
+    let (reply, mount) = client.mount(&request, handle.as_ref().map(AsFd::as_fd))?;
+    note(
+        global,
+        format_args!(
+            "{reference}: the agent's mount of {} (revision {})",
+            reply.digest, reply.revision
+        ),
+    );
+    let groups = if reply.groups_mapped {
+        Groups::MappedByAgent
+    } else {
+        Groups::OwnOnly
+    };
+    Ok(Opened {
+        root: OwnedRoot::Mount(mount),
+        namespace: namespace.map(|namespace| (namespace, groups)),
+        container: reply
+            .path_hint
+            .map_or_else(|| container_of(reference), OsString::from),
+        name: reference.name.clone().into(),
+    })
+}
+
+fn container_of(reference: &StoreRef) -> OsString {
+    reference.to_string().into()
+}
+
+/// The artifact that a ref names, opened with the caller's own rights.
+fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), Error> {
+    let store = Store::open(root)?;
+    let missing = || Error::NoSuchImage {
+        reference: reference.to_string(),
+        store: root.to_owned(),
+    };
+    let digest = match &reference.digest {
+        Some(digest) => digest.clone(),
+        None => {
+            let current = store.read_ref(&reference.namespace, &reference.name)?;
+            current.ok_or_else(missing)?.content.digest
+        }
+    };
+    let file = store.open_artifact(&digest)?.ok_or_else(missing)?;
+    Ok((store.layout().artifact(&digest), file))
+}
+
+fn directory(namespace: bool, path: &Path) -> Result<Opened, Error> {
+    let fd = File::open(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Opened {
+        root: OwnedRoot::Directory {
+            fd: fd.into(),
+            path: path.to_owned(),
+        },
+        namespace: own_namespace(namespace)?,
+        container: path.into(),
+        name: path.file_name().unwrap_or(path.as_os_str()).to_owned(),
+    })
+}
+
+fn own_namespace(wanted: bool) -> Result<Option<(UserNamespace, Groups)>, Error> {
+    Ok(wanted
+        .then(UserNamespace::create)
+        .transpose()?
+        .map(|namespace| (namespace, Groups::OwnOnly)))
+}
+
+fn sif_file(
+    global: &Global,
+    config: &Config,
+    namespace: bool,
+    path: &Path,
+    shown: &OsStr,
+) -> Result<Opened, Error> {
+    let file = File::open(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    sif(global, config, namespace, path, file, shown)
+}
+
+/// Root mounts the partition itself; an ordinary user cannot, and gets an unpacked copy.
+fn sif(
+    global: &Global,
+    config: &Config,
+    namespace: bool,
+    path: &Path,
+    file: File,
+    shown: &OsStr,
+) -> Result<Opened, Error> {
+    let sif_error = |source| Error::Sif {
+        path: path.to_owned(),
+        source,
+    };
+    let sif = Sif::open(file).map_err(sif_error)?;
+    let partition: Partition = sif.primary_partition().map_err(sif_error)?;
+    let file = sif.into_file();
+    let root = if namespace {
+        let root = unpacked::open(&config.cache, path, file, &partition, |reason| {
+            note(global, reason)
+        })?;
+        let fd = File::open(&root).map_err(|source| Error::Read {
+            path: root.clone(),
+            source,
+        })?;
+        OwnedRoot::Directory {
+            fd: fd.into(),
+            path: root,
+        }
+    } else {
+        note(global, format_args!("{}: own loop mount", path.display()));
+        OwnedRoot::Mount(siforge_launch::mount_squashfs(
+            file.as_fd(),
+            path,
+            partition.offset,
+            partition.size,
+        )?)
+    };
+    Ok(Opened {
+        root,
+        namespace: own_namespace(namespace)?,
+        container: shown.to_owned(),
+        name: path.file_name().unwrap_or(shown).to_owned(),
+    })
+}
+
+/// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread.
+fn cached(global: &Global, registry: &Registry, image: &OsStr) -> Result<PathBuf, Error> {
+    let failed = |source| Error::Runtime { source };
+    let program = std::fs::read_link("/proc/self/exe").map_err(failed)?;
+    let output = Command::new(program)
+        .args(global.is_quiet().then_some("--quiet"))
+        .arg("cache-image")
+        .args(registry.to_arguments())
+        .arg("--")
+        .arg(image)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(failed)?;
+    match output.stdout.strip_suffix(b"\n") {
+        Some(path) if output.status.success() => {
+            use std::os::unix::ffi::OsStrExt;
+            Ok(PathBuf::from(OsStr::from_bytes(path)))
+        }
+        // It has said why.
+        _ => Err(Error::NotPulled {
+            image: image.to_owned(),
+        }),
+    }
+}
+
+pub(crate) fn note(global: &Global, message: impl std::fmt::Display) {
+    if global.verbose > 0 {
+        eprintln!("siforge: {message}");
+    }
+}
