@@ -91,7 +91,12 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ),
     (
         "siforge-spank",
-        &["siforge-reference", "siforge-launch", "siforge-agent-api"],
+        &[
+            "siforge-reference",
+            "siforge-sif",
+            "siforge-launch",
+            "siforge-agent-api",
+        ],
     ),
     (
         "siforge-cli",

@@ -5,3 +5,4 @@ mod end_to_end;
 mod harness;
 mod operator;
 mod registry;
+mod slurm;

@@ -20,6 +20,8 @@ use crate::{Cluster, Registry, Slurm, config, images, need, site};
 
 /// A conversion of lolcow takes seconds; a large image from far away, minutes.
 const BUILD: Duration = Duration::from_secs(1800);
+/// Epilogs take a moment.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// All that runs; dropped from the last to the first.
 struct Site {
@@ -131,7 +133,10 @@ fn as_root(dir: &Path) {
     );
     step(
         "sinfo                                           (the nodes are idle)",
-        || run(&mut site.slurm.command("sinfo")).ok(),
+        || {
+            site.slurm.wait_idle(IDLE);
+            run(&mut site.slurm.command("sinfo")).ok()
+        },
     );
     if config::demo_keep() {
         keep(dir, site);
