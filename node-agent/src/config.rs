@@ -464,7 +464,14 @@ mod tests {
 
     #[test]
     fn bad_settings_are_named() {
-        let cases: &[(&str, Options, &[(&str, &str)], Option<&str>, &str)] = &[
+        type Case<'a> = (
+            &'a str,
+            Options,
+            &'a [(&'a str, &'a str)],
+            Option<&'a str>,
+            &'a str,
+        );
+        let cases: &[Case<'_>] = &[
             (
                 "no store",
                 Options::default(),

@@ -26,8 +26,8 @@ use crate::state_file;
 
 /// The memo forgets the oldest beyond this many files.
 const MEMO_LIMIT: usize = 4096;
-/// Bytes read at once: large enough for a parallel file system's stripe, small beside the memory limit.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at once: the kernel reads ahead by itself, and several hashes at once stay small beside the memory limit.
+const CHUNK: usize = 256 << 10;
 /// `hsqs`, little endian.
 const SQUASHFS_MAGIC: u32 = 0x7371_7368;
 /// Bytes of the squashfs superblock.

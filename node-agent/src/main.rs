@@ -12,6 +12,10 @@ use siforge_node_agent::node::{Node, chain};
 use siforge_node_agent::slurm::{self, Hook};
 use siforge_node_agent::state_dir::StateDir;
 use siforge_node_agent::{server, status};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -132,13 +136,18 @@ fn print(text: &str) -> Outcome {
 }
 
 fn start_log(local: &Local) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_new(&local.log)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    // Targets rather than EnvFilter: no regular expressions in a daemon that stays small.
+    let wanted: Targets = local
+        .log
+        .parse()
+        .map_err(|error| format!("setting log: {:?}: {error}", local.log))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match local.log_format {
-        LogFormat::Json => log.json().try_init(),
-        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(wanted)).try_init()?,
+        LogFormat::Text => registry
+            .with(lines.with_ansi(false).with_filter(wanted))
+            .try_init()?,
     }
-    .map_err(|error| error as Box<dyn std::error::Error>)
+    Ok(())
 }
