@@ -56,7 +56,7 @@ fn apptainer_execs_runs_and_inspects_our_sif() {
         assert_eq!(said.stdout, "yes\n", "{who}");
         let said = run(
             &apptainer,
-            &["apptainer", "-q", "run", &sif, "-c", "echo from run"],
+            &["apptainer", "-q", "run", &sif, "echo", "from run"],
         )
         .ok();
         assert_eq!(said.stdout, "from run\n", "{who}");
