@@ -59,9 +59,10 @@ pub fn unpack(reader: &Reader, into: &Path) -> Result<Unpacked, Error> {
         // When all workers are gone, so is the queue, and the walk ends.
         drop(queue);
         let walked = Walk::new(reader, jobs, &failure).run(into);
-        let panicked = workers
-            .into_iter()
-            .fold(false, |any, worker| worker.join().is_err() || any);
+        let mut panicked = false;
+        for worker in workers {
+            panicked |= worker.join().is_err();
+        }
         Ok((walked, panicked))
     })?;
     if let Some(error) = failure.into_first() {

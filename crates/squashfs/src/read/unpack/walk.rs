@@ -171,13 +171,12 @@ impl<'r> Walk<'r> {
         Ok(self.changes.warnings())
     }
 
-    /// The directory that is being filled.
+    /// The directory that is being filled. There is one as long as there are entries: they come out of its frame.
     fn here(&self) -> Result<&OwnedFd, Error> {
-        // Entries come out of the topmost frame.
-        self.stack
-            .last()
+        let frame = self.stack.last().ok_or(Errno::NOENT);
+        frame
             .map(|frame| &frame.fd)
-            .ok_or(Error::Panicked)
+            .map_err(|errno| create("fill the directory", errno))
     }
 
     fn enter(&mut self, fd: OwnedFd, place: Arc<Place>, inode: &Inode) -> Result<(), Error> {
@@ -374,18 +373,14 @@ impl<'r> Walk<'r> {
         };
         linked.left = linked.left.saturating_sub(1);
         let spent = linked.left == 0;
-        let (directory, name) = (linked.directory.clone(), &linked.name);
+        let (directory, name) = (linked.directory.clone(), &*linked.name.clone());
+        let here = self.here()?;
         let made = if Arc::ptr_eq(&directory, place) {
-            let here = self.stack.last().map(|frame| &frame.fd);
-            here.ok_or(Errno::NOENT).and_then(|here| {
-                rustix::fs::linkat(here, &**name, here, &*entry.name, AtFlags::empty())
-            })
+            rustix::fs::linkat(here, name, here, &*entry.name, AtFlags::empty())
         } else {
-            let root = self.stack.first().map(|frame| &frame.fd);
-            let here = self.stack.last().map(|frame| &frame.fd);
-            root.zip(here).ok_or(Errno::NOENT).and_then(|(root, here)| {
-                let first = open(root, &directory)?;
-                rustix::fs::linkat(first, &**name, here, &*entry.name, AtFlags::empty())
+            let root = self.stack.first().map_or(here, |frame| &frame.fd);
+            open(root, &directory).and_then(|first| {
+                rustix::fs::linkat(first, name, here, &*entry.name, AtFlags::empty())
             })
         };
         match made {

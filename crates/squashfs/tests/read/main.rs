@@ -1,0 +1,11 @@
+//! The reader and unpacker, judged by the trees that mksquashfs took and by broken images. `unprivileged.rs` needs root to
+//! become an ordinary user, and so do the sample's modes.
+
+mod hostile;
+mod mksquashfs;
+mod mutations;
+#[cfg(feature = "write")]
+mod ours;
+mod sample;
+mod seen;
+mod unprivileged;
