@@ -19,19 +19,19 @@ use siforge_tests::run::{Finished, run};
 use siforge_tests::{User, binary, config, need, wait_until};
 
 /// What an agent or a small mount may take on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// The file that every image has.
-pub const FILE: &str = "hello";
+pub(crate) const FILE: &str = "hello";
 
 /// See the module.
-pub struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
-    pub store: Store,
+    pub(crate) store: Store,
 }
 
 impl Site {
     /// An empty store.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         need::root();
         let dir = tempfile::Builder::new()
             .prefix("siforge-agent-")
@@ -43,25 +43,25 @@ impl Site {
         Self { dir, store }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path("state/agent.sock")
     }
 
     /// Where the artifact of a digest is, as the kernel names a loop device's file.
-    pub fn artifact(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn artifact(&self, digest: &Digest) -> PathBuf {
         fs::canonicalize(self.store.layout().artifact(digest)).expect("path of an artifact")
     }
 
-    pub fn mount_point(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn mount_point(&self, digest: &Digest) -> PathBuf {
         self.path("state/mounts").join(digest.hex())
     }
 
     /// `siforge-agent` with this site's settings.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary("siforge-agent"));
         command.args(words).env_clear();
         command
@@ -77,7 +77,7 @@ impl Site {
     }
 
     /// Starts an agent and waits until it answers. It runs until the value is dropped; its mounts stay until the site is.
-    pub fn start(&self, words: &[&str]) -> Process {
+    pub(crate) fn start(&self, words: &[&str]) -> Process {
         let agent = Process::spawn(
             "agent",
             &self.path("log"),
@@ -90,7 +90,7 @@ impl Site {
     }
 
     /// A connection as root.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect_with(
             &self.socket(),
             Limits {
@@ -102,7 +102,7 @@ impl Site {
     }
 
     /// Publishes an image `lab/<name>` that holds [`FILE`] with its name, owned by root.
-    pub fn publish(&self, name: &str, access: Access) -> Digest {
+    pub(crate) fn publish(&self, name: &str, access: Access) -> Digest {
         let squashfs = self.squashfs(name);
         let draft = Draft::new(Arch::Amd64, [7; 16], 1, Vec::new()).expect("draft a SIF");
         let pending = self.store.begin().expect("begin an artifact");
@@ -171,7 +171,7 @@ impl Site {
     }
 
     /// Runs the client to its end as a user (root when None); its JSON line.
-    pub fn ask(&self, user: Option<&User>, reference: &str, options: &[&str]) -> Value {
+    pub(crate) fn ask(&self, user: Option<&User>, reference: &str, options: &[&str]) -> Value {
         let finished = run(&mut self.client_command(user, reference, options)).ok();
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"))
     }
@@ -188,7 +188,7 @@ impl Site {
     }
 
     /// A client that keeps its mount.
-    pub fn hold(&self, user: Option<&User>, reference: &str) -> Holder {
+    pub(crate) fn hold(&self, user: Option<&User>, reference: &str) -> Holder {
         let mut command = self.client_command(user, reference, &["hold"]);
         let mut child = command
             .stdin(Stdio::piped())
@@ -207,19 +207,19 @@ impl Site {
     }
 
     /// The agent's state as root sees it.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let finished = run(&mut self.command(&["status", "--json"])).ok();
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"))
     }
 
-    pub fn slurm(&self, hook: &str, environment: &[(&str, &str)]) -> Finished {
+    pub(crate) fn slurm(&self, hook: &str, environment: &[(&str, &str)]) -> Finished {
         run(self
             .command(&["slurm", hook])
             .envs(environment.iter().copied()))
     }
 
     /// Loop devices that are bound to an artifact.
-    pub fn loops(&self, digest: &Digest) -> usize {
+    pub(crate) fn loops(&self, digest: &Digest) -> usize {
         let wanted = self.artifact(digest);
         let devices = fs::read_dir("/sys/block")
             .expect("list block devices")
@@ -231,7 +231,7 @@ impl Site {
     }
 
     /// Mounts at an artifact's mount point.
-    pub fn mounts(&self, digest: &Digest) -> usize {
+    pub(crate) fn mounts(&self, digest: &Digest) -> usize {
         let wanted = self.mount_point(digest);
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
         mountinfo
@@ -244,7 +244,7 @@ impl Site {
             .count()
     }
 
-    pub fn wait_loops(&self, digest: &Digest, count: usize) {
+    pub(crate) fn wait_loops(&self, digest: &Digest, count: usize) {
         wait_until(
             DEADLINE,
             &format!("{count} loop devices of {digest}"),
@@ -253,7 +253,7 @@ impl Site {
     }
 
     /// Digests in the node's lease.
-    pub fn leased(&self) -> Vec<Digest> {
+    pub(crate) fn leased(&self) -> Vec<Digest> {
         let lease = self.store.read_lease("n1").expect("read the lease");
         lease
             .map(|lease| lease.digests.into_iter().collect())
@@ -272,7 +272,7 @@ impl Drop for Site {
 }
 
 /// A running client with a mount.
-pub struct Holder {
+pub(crate) struct Holder {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -280,7 +280,7 @@ pub struct Holder {
 
 impl Holder {
     /// Reads [`FILE`] through the mount once more.
-    pub fn read(&mut self) -> String {
+    pub(crate) fn read(&mut self) -> String {
         self.stdin.write_all(b"\n").expect("ask the client");
         self.answer()["content"]
             .as_str()
