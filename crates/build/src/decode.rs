@@ -9,7 +9,6 @@
 //! its read fails and it ends.
 
 use crate::Error;
-use crate::recipe::RATIO_FREE_BYTES;
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Compression, Layer};
 use siforge_reference::Digest;
@@ -30,15 +29,18 @@ pub(crate) struct Budget {
     left: AtomicU64,
     limit: u64,
     ratio: u64,
+    /// A layer may be as compressible as it likes up to this size.
+    ratio_free: u64,
     cancelled: AtomicBool,
 }
 
 impl Budget {
-    pub(crate) fn new(uncompressed_bytes: u64, ratio: u64) -> Arc<Self> {
+    pub(crate) fn new(uncompressed_bytes: u64, ratio: u64, ratio_free: u64) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicU64::new(uncompressed_bytes),
             limit: uncompressed_bytes,
             ratio,
+            ratio_free,
             cancelled: AtomicBool::new(false),
         })
     }
@@ -69,7 +71,7 @@ impl Budget {
             });
         }
         self.left.fetch_sub(bytes, Ordering::Relaxed);
-        if so_far > RATIO_FREE_BYTES && so_far / layer.size.max(1) > self.ratio {
+        if so_far > self.ratio_free && so_far / layer.size.max(1) > self.ratio {
             return Err(Error::Ratio {
                 layer: layer.digest,
                 limit: self.ratio,
@@ -268,7 +270,7 @@ mod tests {
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }
@@ -308,93 +310,69 @@ mod tests {
     }
 
     fn ample() -> Arc<Budget> {
-        Budget::new(1 << 40, 250)
+        Budget::new(1 << 40, 250, 4 << 20)
+    }
+
+    fn text() -> Vec<u8> {
+        (0..300_000_u32)
+            .flat_map(|n| (n % 251).to_le_bytes())
+            .collect()
     }
 
     #[test]
-    fn blobs_decode_to_their_tar_or_say_why_not() {
-        let text: Vec<u8> = (0..3_000_000_u32)
-            .flat_map(|n| (n % 251).to_le_bytes())
-            .collect();
-        let zeros = vec![0_u8; 400 << 20];
-        let plain = |bytes: &[u8]| layer(bytes, Compression::None, bytes);
-        let two_members = [gzip(&text[..1000]), gzip(&text[1000..])].concat();
-        let two_frames = [
-            zstd::encode_all(&text[..1000], 3).unwrap(),
-            zstd::encode_all(&text[1000..], 3).unwrap(),
-        ]
-        .concat();
-        check("plain", text.clone(), plain(&text), ample(), Ok(&text));
-        check("empty", vec![], plain(&[]), ample(), Ok(&[]));
-        let gz = layer(&two_members, Compression::Gzip, &text);
-        check(
-            "gzip of two members",
-            two_members.clone(),
-            gz.clone(),
-            ample(),
-            Ok(&text),
-        );
-        let zst = layer(&two_frames, Compression::Zstd, &text);
-        check(
-            "zstd of two frames",
-            two_frames.clone(),
-            zst.clone(),
-            ample(),
-            Ok(&text),
-        );
-        let cut = two_members[..two_members.len() - 9].to_vec();
-        check(
-            "truncated gzip",
-            cut,
-            gz.clone(),
-            ample(),
-            Err("decoding layer sha256:"),
-        );
-        let cut = two_frames[..two_frames.len() - 9].to_vec();
-        check(
-            "truncated zstd",
-            cut,
-            zst,
-            ample(),
-            Err("decoding layer sha256:"),
-        );
-        check(
-            "not gzip",
-            text.clone(),
-            gz.clone(),
-            ample(),
-            Err("decoding layer sha256:"),
-        );
+    fn blobs_decode_to_their_tar() {
+        let text = text();
+        let (start, end) = text.split_at(1000);
+        let plain = layer(&text, Compression::None, &text);
+        check("plain", text.clone(), plain, ample(), Ok(&text));
+        let empty = layer(&[], Compression::None, &[]);
+        check("empty", vec![], empty, ample(), Ok(&[]));
+        let members = [gzip(start), gzip(end)].concat();
+        let gz = layer(&members, Compression::Gzip, &text);
+        check("gzip of two members", members, gz, ample(), Ok(&text));
+        let frame = |bytes| zstd::encode_all(bytes, 3).unwrap();
+        let frames = [frame(start), frame(end)].concat();
+        let zst = layer(&frames, Compression::Zstd, &text);
+        check("zstd of two frames", frames, zst, ample(), Ok(&text));
+    }
+
+    #[test]
+    fn damaged_blobs_say_what_is_wrong() {
+        let text = text();
+        let blob = gzip(&text);
+        let gz = layer(&blob, Compression::Gzip, &text);
+        let broken = Err("decoding layer sha256:");
+        let cut = blob[..blob.len() - 9].to_vec();
+        check("truncated gzip", cut, gz.clone(), ample(), broken);
+        check("not gzip", text.clone(), gz.clone(), ample(), broken);
+        let frame = zstd::encode_all(&text[..], 3).unwrap();
+        let zst = layer(&frame, Compression::Zstd, &text);
+        let cut = frame[..frame.len() - 9].to_vec();
+        check("truncated zstd", cut, zst, ample(), broken);
         let other = Layer {
             diff_id: sha(b"other"),
             ..gz
         };
-        check(
-            "another diff_id",
-            two_members,
-            other,
-            ample(),
-            Err("diff_id"),
-        );
+        check("another diff_id", blob, other, ample(), Err("diff_id"));
+    }
+
+    #[test]
+    fn bombs_hit_a_limit() {
+        let zeros = vec![0; 8 << 20];
         let bomb = gzip(&zeros);
-        let bomb_layer = layer(&bomb, Compression::Gzip, &zeros);
+        let layer = layer(&bomb, Compression::Gzip, &zeros);
+        let ratio = Err("250 times");
+        check("a bomb", bomb.clone(), layer.clone(), ample(), ratio);
+        let small = Budget::new(1 << 20, 100_000, 0);
         check(
-            "a bomb",
+            "too large",
             bomb.clone(),
-            bomb_layer.clone(),
-            ample(),
-            Err("250 times"),
-        );
-        let small = Budget::new(1 << 20, 100_000);
-        check(
-            "over the limit",
-            bomb.clone(),
-            bomb_layer.clone(),
+            layer.clone(),
             small,
             Err("1048576"),
         );
         let cancelled = ample();
         cancelled.cancel();
-        check("cancelled", bomb, bomb_layer, cancelled, Err("cancelled"));
+        check("cancelled", bomb, layer, cancelled, Err("cancelled"));
     }
 }

@@ -5,6 +5,7 @@ use crate::decode::Budget;
 use crate::fetch::{Cache, Fetch, Reuse};
 use crate::output::Output;
 use crate::progress::{Phase, Progress};
+use crate::recipe::RATIO_FREE_BYTES;
 use crate::{Error, Limits, Recipe};
 use siforge_oci::{Client, Resolved};
 use siforge_reference::Digest;
@@ -235,7 +236,11 @@ async fn assemble(
             memory: settings.memory,
             limits: settings.limits,
             downloads: fetch.downloads(),
-            budget: Budget::new(settings.limits.uncompressed_bytes, settings.limits.ratio),
+            budget: Budget::new(
+                settings.limits.uncompressed_bytes,
+                settings.limits.ratio,
+                RATIO_FREE_BYTES,
+            ),
             progress: progress.clone(),
         };
         let fetching = fetch.run(client, resolved, cache, settings.parallel_blobs);
