@@ -250,7 +250,7 @@ async fn assemble(
             Err(error) => match error.damaged_layer() {
                 Some(layer) if cached.contains(layer) && !damaged.contains(layer) => {
                     cache.blobs.remove(layer)?;
-                    damaged.push(layer.clone());
+                    damaged.push(*layer);
                 }
                 _ => return Err(error),
             },
