@@ -5,6 +5,9 @@ use std::process::Command;
 use siforge_tests::apptainer::Apptainer;
 use siforge_tests::{Finished, Registry, User, binary, images, run};
 
+/// Runs words in the tree as somebody.
+type Run = fn(&Apptainer, &[&str]) -> Finished;
+
 /// A folder with `ours.sif`, made from tiny by `siforge build`.
 fn with_our_sif() -> Apptainer {
     let apptainer = Apptainer::new();
@@ -37,8 +40,7 @@ fn apptainer_execs_runs_and_inspects_our_sif() {
         file.stdout.contains("run-singularity script executable"),
         "{file}"
     );
-    let runs: [(&str, fn(&Apptainer, &[&str]) -> Finished); 2] =
-        [("root", Apptainer::root), ("user", Apptainer::user)];
+    let runs: [(&str, Run); 2] = [("root", Apptainer::root), ("user", Apptainer::user)];
     for (who, run) in runs {
         let said = run(
             &apptainer,

@@ -3,6 +3,7 @@ mod apptainer;
 mod architecture;
 mod end_to_end;
 mod harness;
+mod image;
 mod operator;
 mod registry;
 mod slurm;

@@ -106,23 +106,60 @@ impl Ground {
     }
 }
 
-#[test]
-fn probe_callbacks() {
-    for word in ["required", "optional"] {
-        let ground = Ground::start(word);
-        for callback in [
-            "",
-            "init",
-            "init_post_opt",
-            "user_init",
-            "task_post_fork",
-            "task_init_privileged",
-            "task_init",
-            "task_exit",
-            "exit",
-        ] {
-            println!("{word} {callback:?} srun   {:?}", ground.srun(callback));
-            println!("{word} {callback:?} sbatch {:?}", ground.sbatch(callback));
-        }
+/// The command did not run, and the node is as before.
+const fn failed(code: i32) -> Outcome {
+    Outcome {
+        ran: false,
+        code,
+        drained: false,
     }
+}
+
+/// The command ran, on the host, and all looks well.
+const UNNOTICED: Outcome = Outcome {
+    ran: true,
+    code: 0,
+    drained: false,
+};
+
+/// Nothing ran, the job is shown as completed, and the node is out of service.
+const DRAINED: Outcome = Outcome {
+    ran: false,
+    code: 0,
+    drained: true,
+};
+
+#[test]
+fn of_a_required_plugin() {
+    let ground = Ground::start("required");
+    let check = |callback: &str, srun: Outcome, sbatch: Outcome| {
+        assert_eq!(ground.srun(callback), srun, "srun, {callback}");
+        assert_eq!(ground.sbatch(callback), sbatch, "sbatch, {callback}");
+    };
+    check("none", UNNOTICED, UNNOTICED);
+    for callback in ["init", "init_post_opt", "user_init", "task_post_fork"] {
+        check(callback, failed(0), DRAINED);
+    }
+    check("task_init_privileged", failed(1), failed(1));
+    check("task_init", failed(1), failed(1));
+    check("task_exit", UNNOTICED, UNNOTICED);
+    // The one way that says what we mean.
+    check("exit", failed(77), failed(77));
+}
+
+#[test]
+fn of_an_optional_plugin() {
+    let ground = Ground::start("optional");
+    for callback in [
+        "init_post_opt",
+        "user_init",
+        "task_post_fork",
+        "task_init_privileged",
+        "task_init",
+    ] {
+        assert_eq!(ground.srun(callback), UNNOTICED, "srun, {callback}");
+        assert_eq!(ground.sbatch(callback), UNNOTICED, "sbatch, {callback}");
+    }
+    assert_eq!(ground.srun("exit"), failed(77));
+    assert_eq!(ground.sbatch("exit"), failed(77));
 }

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use siforge_reference::Digest;
 use siforge_store::Access;
 use siforge_tests::process::Process;
 use siforge_tests::run::{Finished, run_within};
@@ -17,6 +18,8 @@ pub(super) struct Place {
     pub(super) slurm: Slurm,
     pub(super) agent: Process,
     pub(super) site: Site,
+    /// Of `lab/tiny`.
+    pub(super) digest: Digest,
 }
 
 impl Place {
@@ -37,7 +40,7 @@ impl Place {
             everyone: true,
             ..Access::default()
         };
-        site.publish("tiny", everyone());
+        let digest = site.publish("tiny", everyone());
         site.publish("scripted", everyone());
         let other = Access {
             uids: vec![User::ordinary().uid + 1],
@@ -66,7 +69,12 @@ impl Place {
             epilog: Some(hook("epilog")),
             ..Options::default()
         });
-        Self { slurm, agent, site }
+        Self {
+            slurm,
+            agent,
+            site,
+            digest,
+        }
     }
 
     /// `srun WORDS` as the ordinary user.
