@@ -85,15 +85,17 @@ fn a_step_runs_in_the_image() {
     ];
     check(&mine, &who, "image 1 2\n");
     check(
-        &[("WHO_CALLS", "the caller")],
+        &[("MINE", "1")],
         &[
             "--sif=lab/scripted",
             "sh",
             "-c",
-            "echo $GREETING; echo $SLURM_PROCID",
+            "echo $GREETING $MINE $SLURM_PROCID",
         ],
-        "hello from the caller\n0\n",
+        "hello from tiny 1 0\n",
     );
+    let help = place.srun(&["--help"]).ok();
+    assert!(help.stdout.contains("--sif-bind="), "{help}");
     place.nodes_are_well();
 }
 
@@ -101,7 +103,11 @@ fn a_step_runs_in_the_image() {
 fn ranks_share_one_mount_namespace_and_one_mount() {
     let place = Place::start();
     let step = ["-N1", "-n4", "--overcommit", "--sif=lab/tiny"];
-    let show = ["sh", "-c", "readlink /proc/self/ns/mnt; readlink /proc/self/ns/user"];
+    let show = [
+        "sh",
+        "-c",
+        "readlink /proc/self/ns/mnt; readlink /proc/self/ns/user",
+    ];
     let finished = place.srun(&[&step[..], &show].concat()).ok();
     let lines: Vec<&str> = finished.stdout.lines().collect();
     let different: BTreeSet<&str> = lines.iter().copied().collect();
@@ -300,7 +306,7 @@ fn batch_jobs() {
     check(
         &["--sif=lab/tiny"],
         steps,
-        "script:\nstep:image\nhost:\nother:hello from \n",
+        "script:\nstep:image\nhost:\nother:hello from tiny\n",
     );
     check(
         &["--sif=lab/tiny", "--sif-batch"],

@@ -64,6 +64,18 @@ impl Drop for Cleanup<'_> {
 
 fn as_root(dir: &Path) {
     let site = bring_up(dir);
+    apply(dir, &site);
+    launch(&site);
+    if config::demo_keep() {
+        keep(dir, site);
+    } else {
+        step("everything down again", || drop_site(site));
+        println!("\nNothing is running any more. `make demo KEEP=1` leaves it, to play with.");
+    }
+}
+
+/// From the object to its SIF in the store.
+fn apply(dir: &Path, site: &Site) {
     let manifest = manifest(dir, &site.registry);
     let manifest = manifest.to_string_lossy().into_owned();
     step("kubectl apply -f examples/lolcow.yaml", || {
@@ -88,6 +100,10 @@ fn as_root(dir: &Path) {
     step("kubectl get singularityimages", || {
         site.cluster.kubectl(&["get", "singularityimages"]).ok()
     });
+}
+
+/// The image at a shell and in Slurm.
+fn launch(site: &Site) {
     let siforge = binary("siforge");
     let user = User::ordinary();
     let as_user = |args: &[&str]| {
@@ -138,12 +154,6 @@ fn as_root(dir: &Path) {
             run(&mut site.slurm.command("sinfo")).ok()
         },
     );
-    if config::demo_keep() {
-        keep(dir, site);
-    } else {
-        step("everything down again", || drop_site(site));
-        println!("\nNothing is running any more. `make demo KEEP=1` leaves it, to play with.");
-    }
 }
 
 fn bring_up(dir: &Path) -> Site {

@@ -1,10 +1,12 @@
 //! The life of an object whose source is in order.
 
 use super::{SOON, Site, condition, docker, docker_and, image};
+use serde_json::Value;
 use siforge_tests::registry::{Auth, Options};
 use siforge_tests::wait::wait_for;
 use siforge_tests::{Compression, Image, Registry, Tar, wait_until};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn from_apply_to_published() {
@@ -13,7 +15,15 @@ fn from_apply_to_published() {
     let site = Site::new();
     site.apply("cow", &docker(&registry, "lab/cow:1"));
     let object = site.wait_ready("cow");
+    let path = the_status_tells_what_was_published(&site, &object, &manifest);
+    kubectl_shows_it(&site);
+    access_for_all_is_another_revision_of_the_same_file(&site, &registry, &path);
+    site.kubectl(&["delete", "sif", "cow", "--timeout=60s"]);
+    assert_eq!(site.published("cow"), None);
+}
 
+/// Gives the artifact's path.
+fn the_status_tells_what_was_published(site: &Site, object: &Value, manifest: &str) -> PathBuf {
     let status = &object["status"];
     let kinds: Vec<_> = status["conditions"]
         .as_array()
@@ -38,12 +48,16 @@ fn from_apply_to_published() {
     let path = site
         .store_path()
         .join(status["artifacts"][0]["path"].as_str().expect("path"));
-    let mode = std::fs::metadata(&path)
-        .expect("the artifact")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o7777, 0o640, "private: access says Same");
+    assert_eq!(mode(&path), 0o640, "private: access says Same");
+    path
+}
 
+fn mode(path: &Path) -> u32 {
+    let metadata = std::fs::metadata(path).expect("the artifact");
+    metadata.permissions().mode() & 0o7777
+}
+
+fn kubectl_shows_it(site: &Site) {
     let table = site.kubectl(&["get", "sif"]);
     let mut lines = table.lines();
     let head: Vec<_> = lines
@@ -64,11 +78,16 @@ fn from_apply_to_published() {
         site.kubectl(&["describe", "sif", "cow"])
             .contains("Normal  Published")
     });
+}
 
-    // Everyone may launch it: another revision of the same artifact, readable by all.
+fn access_for_all_is_another_revision_of_the_same_file(
+    site: &Site,
+    registry: &Registry,
+    path: &Path,
+) {
     site.apply(
         "cow",
-        &docker_and(&registry, "lab/cow:1", "access: {namespaces: {from: All}}"),
+        &docker_and(registry, "lab/cow:1", "access: {namespaces: {from: All}}"),
     );
     site.wait_condition("cow", "Ready", "True", "Succeeded");
     assert_eq!(
@@ -76,21 +95,11 @@ fn from_apply_to_published() {
             .map(|it| (it.revision, it.access.everyone)),
         Some((2, true))
     );
-    assert_eq!(
-        std::fs::metadata(&path)
-            .expect("the artifact")
-            .permissions()
-            .mode()
-            & 0o7777,
-        0o644
-    );
+    assert_eq!(mode(path), 0o644, "readable by all");
     assert_eq!(
         site.metric(r#"siforge_builds_total{result="success"}"#),
         1.0
     );
-
-    site.kubectl(&["delete", "sif", "cow", "--timeout=60s"]);
-    assert_eq!(site.published("cow"), None);
 }
 
 #[test]

@@ -42,91 +42,76 @@ fn an_untouched_object_is_not_current() {
     );
 }
 
-#[test]
-fn what_the_schema_refuses() {
+/// `kubectl apply` of each spec fails, and says so.
+fn refused(cases: &[(&str, &str)]) {
     let site = Site::without_operator();
-    let long = "x".repeat(200);
-    let docker = "source: {docker: {reference: lolcow}}";
-    let cases = [
-        ("a", "{source: {}}".to_owned(), "exactly one of docker"),
+    for (spec, says) in cases {
+        refused_as(&site, "cow", spec, says);
+    }
+}
+
+fn refused_as(site: &Site, name: &str, spec: &str, says: &str) {
+    let applied = site.cluster.apply(&site.manifest(name, spec));
+    assert!(
+        !applied.success() && applied.stderr.contains(says),
+        "{spec}: {}",
+        applied.output()
+    );
+}
+
+#[test]
+fn the_schema_refuses_wrong_sources() {
+    refused(&[
+        ("{source: {}}", "exactly one of docker"),
         (
-            "b",
-            "{source: {docker: {reference: a}, oras: {reference: b}}}".to_owned(),
+            "{source: {docker: {reference: a}, oras: {reference: b}}}",
             "exactly one of docker",
         ),
         (
-            "c",
-            "{source: {docker: {reference: \"a b\"}}}".to_owned(),
+            "{source: {docker: {reference: \"a b\"}}}",
             "spec.source.docker.reference",
         ),
         (
-            "d",
-            "{source: {docker: {reference: a, tls: {plainHTTP: true, insecureSkipVerify: true}}}}"
-                .to_owned(),
+            "{source: {docker: {reference: a, tls: {plainHTTP: true, insecureSkipVerify: true}}}}",
             "plainHTTP excludes",
         ),
         (
-            "e",
-            "{source: {docker: {reference: a, tls: {caBundle: {}}}}}".to_owned(),
+            "{source: {docker: {reference: a, tls: {caBundle: {}}}}}",
             "exactly one of configMapKeyRef",
         ),
         (
-            "f",
-            "{source: {archive: {format: OCIArchive, path: a/../b}}}".to_owned(),
+            "{source: {archive: {format: OCIArchive, path: a/../b}}}",
             "must not leave the import folder",
         ),
+        ("{source: {definition: {}}}", "exactly one of inline"),
+    ]);
+}
+
+#[test]
+fn the_schema_refuses_wrong_fields_beside_the_source() {
+    let with = |field: &str| format!("{{source: {{docker: {{reference: lolcow}}}}, {field}}}");
+    let cases = [
+        ("interval: soon", "spec.interval"),
+        ("platforms: []", "spec.platforms"),
         (
-            "g",
-            "{source: {definition: {}}}".to_owned(),
-            "exactly one of inline",
-        ),
-        (
-            "h",
-            format!("{{{docker}, interval: soon}}"),
-            "spec.interval",
-        ),
-        (
-            "i",
-            format!("{{{docker}, platforms: []}}"),
-            "spec.platforms",
-        ),
-        (
-            "j",
-            format!("{{{docker}, access: {{namespaces: {{from: Selector}}}}}}"),
+            "access: {namespaces: {from: Selector}}",
             "selector goes with from: Selector",
         ),
-        (
-            "k",
-            format!("{{{docker}, build: {{compression: Gzip, level: 13}}}}"),
-            "level of Gzip",
-        ),
-        (
-            "l",
-            format!("{{{docker}, build: {{compression: zstd}}}}"),
-            "spec.build.compression",
-        ),
-        (
-            "m",
-            format!("{{{docker}, build: {{blockSize: big}}}}"),
-            "spec.build.blockSize",
-        ),
-        (
-            "n",
-            format!("{{{docker}, revisionHistoryLimit: 21}}"),
-            "spec.revisionHistoryLimit",
-        ),
-        (
-            long.as_str(),
-            format!("{{{docker}}}"),
-            "at most 128 characters",
-        ),
-    ];
-    for (name, spec, says) in cases {
-        let applied = site.cluster.apply(&site.manifest(name, &spec));
-        assert!(
-            !applied.success() && applied.stderr.contains(says),
-            "{spec}: {}",
-            applied.output()
-        );
-    }
+        ("build: {compression: Gzip, level: 13}", "level of Gzip"),
+        ("build: {compression: zstd}", "spec.build.compression"),
+        ("build: {blockSize: big}", "spec.build.blockSize"),
+        ("revisionHistoryLimit: 21", "spec.revisionHistoryLimit"),
+    ]
+    .map(|(field, says)| (with(field), says));
+    refused(&cases.each_ref().map(|(spec, says)| (spec.as_str(), *says)));
+}
+
+#[test]
+fn the_schema_refuses_names_that_no_store_path_holds() {
+    refused_as(
+        &Site::without_operator(),
+        &"x".repeat(200),
+        "{source: {docker: {reference: lolcow}}}",
+        "at most 128 characters",
+    );
 }

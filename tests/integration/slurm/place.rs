@@ -33,7 +33,7 @@ impl Place {
         let script = site.path("tree/scripted/.singularity.d/env/90-environment.sh");
         write(
             &script,
-            "export GREETING=\"hello from $WHO_CALLS\"\n",
+            "export GREETING=\"hello from $(cat /etc/image)\"\n",
             0o755,
         );
         let everyone = || Access {

@@ -26,112 +26,23 @@ pub struct Images<'a> {
     pub registry: &'a Registry,
 }
 
-struct Case<'a> {
-    name: &'a str,
+struct Case {
+    name: &'static str,
     who: Who,
-    env: Vec<(&'a str, &'a str)>,
-    words: Vec<&'a str>,
+    /// The agent's socket that the launcher is told.
+    socket: String,
+    words: Vec<String>,
 }
 
 /// Measures launches of both, as root and as a user, against the bare C program.
 pub fn launch(bench: &Bench, report: &mut Report, images: &Images<'_>) {
-    let pivot = build_pivot(&bench.dir).display().to_string();
-    let rootfs = make_rootfs(&bench.dir).display().to_string();
-    let siforge = binary("siforge").display().to_string();
-    let (sif, socket) = (
-        images.sif.display().to_string(),
-        images.socket.display().to_string(),
-    );
     let (peer_sif, peer_dir) = pull_for_peer(bench, images.registry);
-    let with = vec![("SIFORGE_AGENT_SOCKET", socket.as_str())];
-    let without = vec![("SIFORGE_AGENT_SOCKET", "/nonexistent/agent.sock")];
-    let exec = |image| vec![siforge.as_str(), "exec", image, "/bin/true"];
-    let theirs = vec!["apptainer", "-q", "exec", &peer_sif, "/bin/true"];
-    let case = |name, who, env: &Vec<(&'static str, _)>, words| Case {
-        name,
-        who,
-        env: env.clone(),
-        words,
-    };
-    let cases = [
-        case(
-            "pivot, root",
-            Who::Root,
-            &vec![],
-            vec![&pivot, &rootfs, "/bin/true"],
-        ),
-        case(
-            "pivot, user",
-            Who::User,
-            &vec![],
-            vec![&pivot, "-u", &rootfs, "/bin/true"],
-        ),
-        case(
-            "siforge exec with the agent, root",
-            Who::Root,
-            &with,
-            exec(images.name),
-        ),
-        case(
-            "siforge exec with the agent, user",
-            Who::User,
-            &with,
-            exec(images.name),
-        ),
-        case(
-            "siforge exec a .sif without the agent, root",
-            Who::Root,
-            &without,
-            exec(&sif),
-        ),
-        case(
-            "siforge exec a .sif without the agent, user",
-            Who::User,
-            &without,
-            exec(&sif),
-        ),
-        case(
-            "apptainer exec, root",
-            Who::PeerRoot,
-            &vec![],
-            theirs.clone(),
-        ),
-        case("apptainer exec, user", Who::PeerUser, &vec![], theirs),
-    ];
+    let cases = cases(bench, images, &peer_sif);
     let one = all(bench, &cases, RUNS, 1);
     for (case, measured) in cases.iter().zip(&one) {
         report.add(case.name, measured);
     }
-    let [
-        pivot_root,
-        pivot_user,
-        agent_root,
-        agent_user,
-        _,
-        _,
-        peer_root,
-        peer_user,
-    ] = &one[..]
-    else {
-        return;
-    };
-    for (who, ours, bare, peer) in [
-        ("root", agent_root, pivot_root, peer_root),
-        ("user", agent_user, pivot_user, peer_user),
-    ] {
-        report.bar(Bar::at_most(
-            &format!("exec true with the agent, {who}, against pivot"),
-            ours.wall_ms / bare.wall_ms,
-            2.0,
-            true,
-        ));
-        report.bar(Bar::at_least(
-            &format!("exec true with the agent, {who}: times faster than Apptainer"),
-            peer.wall_ms / ours.wall_ms,
-            20.0,
-            true,
-        ));
-    }
+    judge(report, &one);
     let many = all(bench, &cases, 4 * AT_ONCE, AT_ONCE);
     for (case, measured) in cases.iter().zip(&many) {
         report.add(&format!("{}, {AT_ONCE} at once", case.name), measured);
@@ -139,8 +50,105 @@ pub fn launch(bench: &Bench, report: &mut Report, images: &Images<'_>) {
     fs::remove_dir_all(&peer_dir).unwrap_or_else(|e| panic!("remove {}: {e}", peer_dir.display()));
 }
 
-fn all(bench: &Bench, cases: &[Case<'_>], runs: usize, at_once: usize) -> Vec<Measured> {
-    let one = |case: &Case<'_>| bench.measure(case.who, runs, at_once, &case.env, &case.words);
+/// In pairs of root and user: pivot, with the agent, without it, Apptainer.
+fn cases(bench: &Bench, images: &Images<'_>, peer_sif: &str) -> Vec<Case> {
+    let text = |path: &Path| path.display().to_string();
+    let (pivot, rootfs) = (
+        text(&build_pivot(&bench.dir)),
+        text(&make_rootfs(&bench.dir)),
+    );
+    let (siforge, sif) = (text(&binary("siforge")), text(images.sif));
+    let socket = text(images.socket);
+    let case = |name, who, socket: &str, words: &[&str]| Case {
+        name,
+        who,
+        socket: socket.into(),
+        words: words
+            .iter()
+            .chain(&["/bin/true"])
+            .map(|word| String::from(*word))
+            .collect(),
+    };
+    let (with, without) = ([&siforge, "exec", images.name], [&siforge, "exec", &sif]);
+    let theirs = ["apptainer", "-q", "exec", peer_sif];
+    // A name that nothing listens on: the launcher finds no agent.
+    let none = "/nonexistent/agent.sock";
+    vec![
+        case("pivot, root", Who::Root, none, &[&pivot, &rootfs]),
+        case("pivot, user", Who::User, none, &[&pivot, "-u", &rootfs]),
+        case(
+            "siforge exec with the agent, root",
+            Who::Root,
+            &socket,
+            &with,
+        ),
+        case(
+            "siforge exec with the agent, user",
+            Who::User,
+            &socket,
+            &with,
+        ),
+        case(
+            "siforge exec a .sif without the agent, root",
+            Who::Root,
+            none,
+            &without,
+        ),
+        case(
+            "siforge exec a .sif without the agent, user",
+            Who::User,
+            none,
+            &without,
+        ),
+        case("apptainer exec, root", Who::PeerRoot, none, &theirs),
+        case("apptainer exec, user", Who::PeerUser, none, &theirs),
+    ]
+}
+
+fn judge(report: &mut Report, measured: &[Measured]) {
+    let [
+        pivot_root,
+        pivot_user,
+        agent_root,
+        agent_user,
+        ..,
+        peer_root,
+        peer_user,
+    ] = measured
+    else {
+        return;
+    };
+    for (who, ours, bare, peer) in [
+        ("root", agent_root, pivot_root, peer_root),
+        ("user", agent_user, pivot_user, peer_user),
+    ] {
+        let name = format!("exec true with the agent, {who}");
+        report.bar(Bar::at_most(
+            &format!("{name}, against pivot"),
+            ours.wall_ms / bare.wall_ms,
+            2.0,
+            true,
+        ));
+        report.bar(Bar::at_least(
+            &format!("{name}: times faster than Apptainer"),
+            peer.wall_ms / ours.wall_ms,
+            20.0,
+            true,
+        ));
+    }
+}
+
+fn all(bench: &Bench, cases: &[Case], runs: usize, at_once: usize) -> Vec<Measured> {
+    let one = |case: &Case| {
+        let words: Vec<&str> = case.words.iter().map(String::as_str).collect();
+        bench.measure(
+            case.who,
+            runs,
+            at_once,
+            &[("SIFORGE_AGENT_SOCKET", &case.socket)],
+            &words,
+        )
+    };
     bench.best(
         cases
             .iter()
