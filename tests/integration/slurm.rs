@@ -94,6 +94,16 @@ fn a_step_runs_in_the_image() {
         ],
         "hello from tiny 1 0\n",
     );
+    // Below /tmp, which is the host's: so it is there inside, too.
+    let prolog = own.path().join("prolog");
+    fs::write(&prolog, "#!/bin/sh\necho export FROM=$WHO\n").expect("write");
+    fs::set_permissions(&prolog, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let prolog = format!("--task-prolog={}", prolog.display());
+    check(
+        &[],
+        &["--sif=lab/tiny", &prolog, "sh", "-c", "echo $FROM"],
+        "image\n",
+    );
     let help = place.srun(&["--help"]).ok();
     assert!(help.stdout.contains("--sif-bind="), "{help}");
     place.nodes_are_well();
@@ -324,6 +334,10 @@ fn batch_jobs() {
         "srun true 2>/dev/null; echo $?",
         "66\n",
     );
+
+    let mut salloc = place.slurm.command_as(User::ordinary(), "salloc");
+    let allocated = run(salloc.args(["--sif=lab/tiny", "sh", "-c", "echo $WHO; srun cowsay"])).ok();
+    assert_eq!(allocated.stdout, "\nmoo \n", "{allocated}");
 
     let hooks = || fs::read_to_string(place.site.path("hooks.log")).unwrap_or_default();
     assert!(

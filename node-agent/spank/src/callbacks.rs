@@ -157,23 +157,22 @@ pub(crate) fn task_init(spank: &Spank) -> Result<(), Error> {
     let handover = state.handover.take();
     let result = step(spank, state, &given, environment, number)
         .and_then(|step| step.enter(first, handover.as_ref()));
-    let entered = match (result, &handover) {
-        (Ok(entered), _) => entered,
+    let changes = match (result, &handover) {
+        (Ok(changes), _) => changes,
         (Err(error), Some(handover)) if first => {
-            handover.failed(error.exit_code())?;
+            // Should it not arrive, the others give up by themselves; the reason is what matters here.
+            let _ = handover.failed(error.exit_code());
             return Err(error);
         }
         (Err(error), _) => return Err(error),
     };
-    for change in entered.changes {
+    for change in changes {
         match change {
             Change::Set(name, value) => spank.set_variable(&name, &value)?,
             Change::Unset(name) => spank.unset_variable(&name)?,
         }
     }
-    entered
-        .program
-        .map_or(Ok(()), |program| spank.set_program(&program))
+    Ok(())
 }
 
 fn step(

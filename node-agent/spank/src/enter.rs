@@ -1,9 +1,9 @@
 //! A task's way into the image. From the raising of capabilities to their end everything happens here.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use siforge_agent_api::{Client, MountRequest};
@@ -35,14 +35,6 @@ pub(crate) struct Step {
     pub(crate) environment: Vec<Pair>,
 }
 
-/// What is left to slurmstepd.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    pub(crate) changes: Vec<Change>,
-    /// Instead of the command's first word.
-    pub(crate) program: Option<OsString>,
-}
-
 /// In the task, as root: what is permitted stays so when the user changes.
 pub(crate) fn keep_capabilities() -> Result<(), Error> {
     rustix::thread::set_keep_capabilities(true).map_err(|errno| Error::Call {
@@ -64,8 +56,13 @@ fn raise_capabilities() -> Result<(), Error> {
 }
 
 impl Step {
-    /// Enters; the first task of the step makes the namespace, the others wait for it.
-    pub(crate) fn enter(&self, first: bool, handover: Option<&Handover>) -> Result<Entered, Error> {
+    /// Enters; the first task of the step makes the namespace, the others wait for it. What is left to slurmstepd: changes
+    /// of the environment.
+    pub(crate) fn enter(
+        &self,
+        first: bool,
+        handover: Option<&Handover>,
+    ) -> Result<Vec<Change>, Error> {
         raise_capabilities()?;
         let host = Host::observe().map_err(self.launch())?;
         let plan = self.plan(&host)?;
@@ -85,7 +82,7 @@ impl Step {
         };
         siforge_launch::enter_directory(&plan).map_err(self.launch())?;
         siforge_launch::drop_privileges().map_err(self.launch())?;
-        self.process(&host, container)
+        self.environment(&host, container)
     }
 
     fn plan(&self, host: &Host) -> Result<Plan, Error> {
@@ -131,8 +128,8 @@ impl Step {
         Ok((namespace, container))
     }
 
-    /// Inside: what the image makes of environment and command.
-    fn process(&self, host: &Host, container: OsString) -> Result<Entered, Error> {
+    /// Inside: what the image makes of the environment.
+    fn environment(&self, host: &Host, container: OsString) -> Result<Vec<Change>, Error> {
         let root = File::open("/").map_err(|source| Error::Call {
             operation: "open the image's root",
             source,
@@ -145,18 +142,7 @@ impl Step {
             ..Options::default()
         };
         let env = self.evaluate(root.as_fd(), &options)?;
-        let path = env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map(|(_, path)| path.as_os_str());
-        let program = self
-            .argv
-            .first()
-            .and_then(|name| environment::program(name, path, &is_program));
-        Ok(Entered {
-            changes: environment::changes(&self.environment, &env),
-            program,
-        })
+        Ok(environment::changes(&self.environment, &env))
     }
 
     fn evaluate(&self, root: BorrowedFd<'_>, options: &Options) -> Result<Vec<Pair>, Error> {
@@ -188,10 +174,4 @@ impl Step {
             source,
         }
     }
-}
-
-/// Whether a file can be executed by this process.
-fn is_program(file: &OsStr) -> bool {
-    let path = Path::new(file);
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
 
 use siforge_sif::process::Process;
@@ -90,32 +90,6 @@ pub(crate) fn by_scripts(process: &Process) -> Result<Vec<Pair>, Error> {
     }
 }
 
-/// The program of a command, as the image has it: a bare name is searched in the image's PATH, as execvp(3) does. `None`:
-/// there is no such program.
-pub(crate) fn program(
-    name: &OsStr,
-    path: Option<&OsStr>,
-    is_program: &dyn Fn(&OsStr) -> bool,
-) -> Option<OsString> {
-    if name.as_bytes().contains(&b'/') {
-        return Some(name.to_owned());
-    }
-    path?
-        .as_bytes()
-        .split(|byte| *byte == b':')
-        .map(|directory| {
-            let mut file = owned(if directory.is_empty() {
-                b"."
-            } else {
-                directory
-            });
-            file.push("/");
-            file.push(name);
-            file
-        })
-        .find(|file| is_program(file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,21 +124,6 @@ mod tests {
         assert_eq!(pair(b"A="), Some(("A".into(), "".into())));
         assert_eq!(pair(b"=x"), None);
         assert_eq!(pair(b"x"), None);
-    }
-
-    #[test]
-    fn programs() {
-        let there = |file: &OsStr| file == "/b/x" || file == "./y";
-        let check = |name: &str, path: Option<&str>, expect: Option<&str>| {
-            let found = program(OsStr::new(name), path.map(OsStr::new), &there);
-            assert_eq!(found, expect.map(OsString::from), "{name} in {path:?}");
-        };
-        check("x", Some("/a:/b"), Some("/b/x"));
-        check("x", Some("/a"), None);
-        check("x", None, None);
-        check("y", Some("/a:"), Some("./y"));
-        check("/a/x", Some("/b"), Some("/a/x"));
-        check("./x", None, Some("./x"));
     }
 
     #[test]

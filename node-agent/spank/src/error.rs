@@ -109,3 +109,36 @@ fn agent(error: &siforge_agent_api::Error) -> u8 {
         _ => TEMPORARY,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        let agent = |source: siforge_agent_api::Error| Error::Agent {
+            image: "sif://lab/x".into(),
+            source,
+        };
+        let refused = |refusal: Refusal| agent(siforge_agent_api::Error::Refused(refusal));
+        let message = || String::from("why");
+        let check = |error: Error, code: u8| assert_eq!(error.exit_code(), code, "{error}");
+        check(Error::Image { value: "x".into() }, 64);
+        check(Error::Argument { word: "x".into() }, 78);
+        check(
+            refused(Refusal::NotFound {
+                message: message(),
+                nearest: None,
+            }),
+            66,
+        );
+        check(refused(Refusal::NotAllowed { message: message() }), 77);
+        check(refused(Refusal::NotReady { message: message() }), 75);
+        check(refused(Refusal::Busy { message: message() }), 75);
+        check(refused(Refusal::Damaged { message: message() }), 65);
+        check(refused(Refusal::Internal { message: message() }), 71);
+        check(agent(siforge_agent_api::Error::Closed), 75);
+        check(Error::FirstTaskFailed { code: 66 }, 66);
+        check(Error::Panicked, 70);
+    }
+}

@@ -128,32 +128,15 @@ impl Spank {
         Ok(number)
     }
 
-    /// The command's words.
+    /// The command's words. A program without a slash is looked up by slurmstepd after task_init, in the PATH that the
+    /// task then has: the image's.
     pub(crate) fn argv(&self) -> Result<Vec<OsString>, Error> {
-        let (count, words) = self.raw_argv()?;
-        Ok(strings(words, count))
-    }
-
-    fn raw_argv(&self) -> Result<(usize, *mut *mut c_char), Error> {
         let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
         // SAFETY: S_JOB_ARGV is written as int and char **.
         check("command", unsafe {
             slurm::spank_get_item(self.0, S_JOB_ARGV, &raw mut count, &raw mut words)
         })?;
-        Ok((usize::try_from(count).unwrap_or(0), words))
-    }
-
-    /// Puts another program into the first word of this task's command. Only in task_init: the task runs it next, and
-    /// slurmstepd, whose array it was before the fork, does not see it.
-    pub(crate) fn set_program(&self, program: &OsStr) -> Result<(), Error> {
-        let (count, words) = self.raw_argv()?;
-        if count == 0 || words.is_null() {
-            return Ok(());
-        }
-        let program = c_string("program", program)?;
-        // SAFETY: the array has `count` words. The string is never freed: neither by us, nor by Slurm, which execs or exits.
-        unsafe { *words = program.into_raw() };
-        Ok(())
+        Ok(strings(words, usize::try_from(count).unwrap_or(0)))
     }
 
     /// The task's environment.

@@ -12,8 +12,8 @@
 //!                                                                first: image from the agent, mount namespace
 //!                                                                others: setns, by the first one's descriptor
 //!                                                                drop all capabilities, no_new_privs
-//!                                                                environment of the image, command in the image
-//!                                                              execve (by slurmstepd)
+//!                                                                environment of the image
+//!                                                              command looked up in the image's PATH, execve
 //! ```
 //!
 //! **An image never costs a node.** What Slurm makes of a callback that fails differs: a node is drained, or the command
