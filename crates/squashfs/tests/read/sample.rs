@@ -113,7 +113,7 @@ pub(crate) fn everything() -> Sample {
     let tree = sample.tree();
     let wide = tree.join("wide");
     fs::create_dir(&wide).unwrap();
-    for number in 0..3000 {
+    for number in 0..1000 {
         let name = format!("{number:05}-{}", "n".repeat(number % 200));
         fs::write(wide.join(name), text(number as u64, number % 97)).unwrap();
     }
