@@ -257,56 +257,57 @@ pub(crate) struct Container {
     pub(crate) registry: Registry,
 }
 
+/// The image is the first of the words and not an argument of its own: clap would take options that follow it for ours,
+/// up to the first word that is none (`shell IMAGE -c …`).
 #[derive(Args, Debug)]
+#[command(override_usage = "siforge exec [OPTIONS] IMAGE COMMAND...")]
 pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) container: Container,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: OsString,
-    /// The command and its arguments
+    /// The image, the command and its arguments
     #[arg(
         required = true,
+        num_args = 2..,
         trailing_var_arg = true,
         allow_hyphen_values = true,
-        value_name = "COMMAND"
+        value_names = ["IMAGE", "COMMAND"]
     )]
-    pub(crate) command: Vec<OsString>,
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
+#[command(override_usage = "siforge run [OPTIONS] IMAGE [ARGUMENTS]...")]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) container: Container,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: OsString,
-    /// Arguments for the image's command
+    /// The image and arguments for its command
     #[arg(
+        required = true,
+        num_args = 1..,
         trailing_var_arg = true,
         allow_hyphen_values = true,
-        value_name = "ARGUMENTS"
+        value_name = "IMAGE [ARGUMENTS]"
     )]
-    pub(crate) arguments: Vec<OsString>,
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
+#[command(override_usage = "siforge shell [OPTIONS] IMAGE [ARGUMENTS]...")]
 pub(crate) struct Shell {
     #[command(flatten)]
     pub(crate) container: Container,
     /// The shell to start
     #[arg(long, value_name = "PATH")]
     pub(crate) shell: Option<OsString>,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: OsString,
-    /// Arguments for the shell
+    /// The image and arguments for the shell
     #[arg(
+        required = true,
+        num_args = 1..,
         trailing_var_arg = true,
         allow_hyphen_values = true,
-        value_name = "ARGUMENTS"
+        value_name = "IMAGE [ARGUMENTS]"
     )]
-    pub(crate) arguments: Vec<OsString>,
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -384,14 +385,37 @@ mod tests {
 
     #[test]
     fn options_behind_the_image_belong_to_the_command() {
-        let cli = Cli::parse_from([
-            "siforge", "-q", "exec", "-B", "/a:/b", "x.sif", "ls", "-l", "--env", "-q",
-        ]);
-        let Command::Exec(exec) = cli.command else {
-            panic!("not exec")
+        let check = |line: &str, ours: &[&str], words: &[&str]| {
+            let cli = Cli::parse_from(line.split(' '));
+            let (container, given) = match cli.command {
+                Command::Exec(exec) => (exec.container, exec.words),
+                Command::Run(run) => (run.container, run.words),
+                Command::Shell(shell) => (shell.container, shell.words),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(given, words, "{line}");
+            assert_eq!(container.bind, ours, "{line}");
+            assert!(!container.contain && !container.cleanenv, "{line}");
+            assert_eq!(cli.global.quiet, line.contains("siforge -q"), "{line}");
         };
-        assert_eq!(exec.command, ["ls", "-l", "--env", "-q"]);
-        assert_eq!(exec.container.bind, ["/a:/b"]);
-        assert!(cli.global.quiet);
+        check(
+            "siforge -q exec -B /a:/b x.sif ls -l --env -q",
+            &["/a:/b"],
+            &["x.sif", "ls", "-l", "--env", "-q"],
+        );
+        for command in ["run", "shell"] {
+            check(
+                &format!("siforge {command} x.sif -c -e -q --bind y"),
+                &[],
+                &["x.sif", "-c", "-e", "-q", "--bind", "y"],
+            );
+            check(
+                &format!("siforge {command} -B /a x.sif"),
+                &["/a"],
+                &["x.sif"],
+            );
+        }
+        check("siforge exec x.sif -x", &[], &["x.sif", "-x"]);
+        check("siforge exec -- x.sif y", &[], &["x.sif", "y"]);
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("read {path}: it has more than {limit} bytes", path = path.display())]
     FileTooLarge { path: PathBuf, limit: u64 },
+    #[error("create the cache directory {path}: {source}; APPTAINER_CACHEDIR names another place", path = path.display())]
+    Cache { path: PathBuf, source: io::Error },
     #[error("start the runtime: {source}")]
     Runtime { source: io::Error },
     #[error("interrupted by {signal}: nothing was written")]
@@ -77,6 +79,48 @@ pub(crate) enum Error {
     NotPulled { image: OsString },
     #[error("--env {value:?}: not NAME=VALUE")]
     Env { value: OsString },
+    #[error("unknown option {value:?}; --help lists those there are, an image whose name begins so is ./{}", value.to_string_lossy())]
+    UnknownOption { value: OsString },
+    #[error("no image was named")]
+    NoImage,
     #[error("reference {value:?} is not UTF-8")]
     NotUtf8 { value: OsString },
+}
+
+/// An error and its causes in one line; a cause that its effect already tells is not told twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let source = || io::Error::other("no space");
+        let inner = siforge_sif::writer::Error::Write {
+            what: "the header",
+            source: source(),
+        };
+        let sif = Error::Build(siforge_build::Error::Sif(inner));
+        assert_eq!(
+            chain(&sif),
+            "writing the SIF: write the header of the SIF: no space"
+        );
+        let read = Error::Read {
+            path: "/x".into(),
+            source: source(),
+        };
+        assert_eq!(chain(&read), "read /x: no space");
+    }
 }

@@ -14,40 +14,54 @@ use std::os::unix::ffi::OsStrExt;
 const ENV_FILE_LIMIT: u64 = 1 << 20;
 
 pub(crate) fn exec(global: &Global, config: &Config, options: &Exec) -> Result<i32, Error> {
+    let (image, command) = image_and_words(&options.words)?;
     launch(
         global,
         config,
         &options.container,
-        &options.image,
+        image,
         Mode::Exec,
-        &options.command,
+        command,
         None,
     )
 }
 
 pub(crate) fn run(global: &Global, config: &Config, options: &Run) -> Result<i32, Error> {
+    let (image, arguments) = image_and_words(&options.words)?;
     launch(
         global,
         config,
         &options.container,
-        &options.image,
+        image,
         Mode::Run,
-        &options.arguments,
+        arguments,
         None,
     )
 }
 
 pub(crate) fn shell(global: &Global, config: &Config, options: &Shell) -> Result<i32, Error> {
+    let (image, arguments) = image_and_words(&options.words)?;
     let shell = options.shell.clone();
     launch(
         global,
         config,
         &options.container,
-        &options.image,
+        image,
         Mode::Shell,
-        &options.arguments,
+        arguments,
         shell,
     )
+}
+
+/// clap takes an option that it does not know for the first word.
+fn image_and_words(words: &[OsString]) -> Result<(&OsStr, &[OsString]), Error> {
+    match words.split_first() {
+        Some((image, rest)) if !image.as_bytes().starts_with(b"-") => Ok((image, rest)),
+        Some((option, _)) => Err(Error::UnknownOption {
+            value: option.clone(),
+        }),
+        None => Err(Error::NoImage),
+    }
 }
 
 /// Returns the command's exit code when it ran under an init of ours; else this process becomes the command.

@@ -66,6 +66,7 @@ fn convert(
         }
         .into());
     }
+    crate::files::make_private(&config.cache)?;
     let cache = Blobs::at(&config.cache.join("blobs"))?;
     cache.sweep_dead()?;
     let pulled = block_on(async {
@@ -109,6 +110,7 @@ pub(crate) fn cache_image(
 ) -> Result<(), Error> {
     let image = registry_image(config, &options.source)?;
     let registry = &options.registry;
+    crate::files::make_private(&config.cache)?;
     let store = Store::init(&config.cache, None)?;
     store.sweep_dead()?;
     let built = block_on(async {

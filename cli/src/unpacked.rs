@@ -47,10 +47,7 @@ pub(crate) fn open(
         path.display(),
         target.display()
     ));
-    std::fs::create_dir_all(&dir).map_err(|source| Error::Unpack {
-        path: dir.clone(),
-        source,
-    })?;
+    crate::files::make_private(&dir)?;
     sweep(&dir);
     let temp = tempfile::Builder::new()
         .prefix(&format!("{TEMP_PREFIX}{}-", std::process::id()))

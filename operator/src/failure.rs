@@ -129,11 +129,7 @@ impl From<&siforge_build::Error> for Failure {
             Error::Oci(error) => Self::from(error),
             Error::Store(error) => Self::from(error),
             // The operator's machine is at fault, not the image.
-            Error::File { .. }
-            | Error::Thread { .. }
-            | Error::DecoderGone
-            | Error::Panicked(_)
-            | Error::Cancelled => Self::transient(Reason::StoreFailed, chain(error)),
+            error if error.is_local() => Self::transient(Reason::StoreFailed, chain(error)),
             Error::Decode { .. } | Error::DiffId { .. } => {
                 Self::stalled(Reason::SourceInvalid, chain(error))
             }

@@ -1,6 +1,7 @@
 mod agent;
 mod apptainer;
 mod architecture;
+mod cli;
 mod end_to_end;
 mod harness;
 mod image;

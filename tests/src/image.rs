@@ -161,6 +161,10 @@ pub fn copy(
     if all_platforms {
         skopeo.arg("--all");
     }
+    if format == Format::Oci {
+        // Else it compresses plain layers.
+        skopeo.arg("--preserve-digests");
+    }
     match registry.ca_dir() {
         Some(dir) => skopeo.arg("--dest-cert-dir").arg(dir),
         None => skopeo.arg("--dest-tls-verify=false"),

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::{lgetxattr, llistxattr, major, minor};
+use rustix::io::Errno;
 
 use crate::image::sha256;
 
@@ -147,8 +148,13 @@ fn entry(path: &Path, metadata: &fs::Metadata) -> Entry {
 /// All that images keep: POSIX ACLs and labels are the host's.
 fn xattrs(path: &Path) -> BTreeMap<OsString, String> {
     let mut list = vec![0; XATTR_MAX];
-    let length = llistxattr(path, &mut list[..])
-        .unwrap_or_else(|e| panic!("list the attributes of {}: {e}", path.display()));
+    let length = match llistxattr(path, &mut list[..]) {
+        // A squashfs without any attribute has no table of them.
+        Err(Errno::NOTSUP) => 0,
+        length => {
+            length.unwrap_or_else(|e| panic!("list the attributes of {}: {e}", path.display()))
+        }
+    };
     let names = list[..length]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty() && !name.starts_with(b"system."));

@@ -88,7 +88,9 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
         inputs.budget.refill();
         inputs.progress.restart();
     };
-    let finished = writer.finish(&tree)?;
+    let finished = writer
+        .finish(&tree)
+        .map_err(|source| squashfs_error(path, source))?;
     warnings.extend(finished.warnings);
     let size = draft.finish(out, finished.bytes)?;
 
@@ -130,7 +132,8 @@ fn pass(
     let file = out
         .try_clone()
         .map_err(|source| file_error("duplicate the descriptor of", path, source))?;
-    let mut writer = Writer::new(file, offset, options)?;
+    let mut writer =
+        Writer::new(file, offset, options).map_err(|source| squashfs_error(path, source))?;
     let limits = siforge_rootfs::Limits {
         entries: inputs.limits.files,
         apparent_bytes: inputs.limits.uncompressed_bytes,
@@ -146,7 +149,7 @@ fn pass(
         .collect();
     merge
         .apply_entries(&entries, &mut writer)
-        .map_err(|error| apply_error(None, error))?;
+        .map_err(|error| apply_error(None, path, error))?;
     for (layer, download) in inputs.resolved.layers.iter().rev().zip(&inputs.downloads) {
         let blob = Counted {
             inner: download.reader(),
@@ -163,7 +166,7 @@ fn pass(
             // The decoder knows better why its tar ended early.
             return Err(tar
                 .failure()
-                .unwrap_or_else(|| apply_error(Some(&layer.digest), error)));
+                .unwrap_or_else(|| apply_error(Some(&layer.digest), path, error)));
         }
         tar.finish()?;
     }
@@ -176,7 +179,7 @@ fn pass(
     Ok(
         match merge
             .finish(contents.created)
-            .map_err(|error| apply_error(None, ApplyError::Layer(error)))?
+            .map_err(|error| apply_error(None, path, ApplyError::Layer(error)))?
         {
             Outcome::Done { tree, warnings } => Pass::Done(
                 writer,
@@ -227,13 +230,24 @@ fn entry(file: &ImageFile, mtime: i64) -> Entry<'_> {
     }
 }
 
-fn apply_error(layer: Option<&Digest>, error: ApplyError<siforge_squashfs::write::Error>) -> Error {
+fn apply_error(
+    layer: Option<&Digest>,
+    path: &Path,
+    error: ApplyError<siforge_squashfs::write::Error>,
+) -> Error {
     match error {
         ApplyError::Layer(source) => Error::Layer {
             layer: layer.copied(),
             source,
         },
-        ApplyError::Contents(error) => error.into(),
+        ApplyError::Contents(source) => squashfs_error(path, source),
+    }
+}
+
+fn squashfs_error(path: &Path, source: siforge_squashfs::write::Error) -> Error {
+    Error::Squashfs {
+        path: path.to_owned(),
+        source,
     }
 }
 

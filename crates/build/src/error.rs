@@ -35,8 +35,8 @@ pub enum Error {
         limit: u64,
         bytes: u64,
     },
-    /// `layer` is None for what siforge adds to every image.
-    #[error("applying layer {}: {source}", layer.as_ref().map_or_else(|| "(.singularity.d)".into(), Digest::to_string))]
+    /// `layer` is None for what only all of them together show: a hard link whose target none has.
+    #[error("applying {}: {source}", layer.as_ref().map_or_else(|| "the layers".into(), |layer| format!("layer {layer}")))]
     Layer {
         layer: Option<Digest>,
         source: siforge_rootfs::Error,
@@ -48,8 +48,11 @@ pub enum Error {
     },
     #[error("the image has no layer at all: {image}")]
     NoLayers { image: String },
-    #[error("writing the squashfs image: {0}")]
-    Squashfs(#[from] siforge_squashfs::write::Error),
+    #[error("writing the squashfs image of {path}: {source}", path = path.display())]
+    Squashfs {
+        path: PathBuf,
+        source: siforge_squashfs::write::Error,
+    },
     #[error("writing the SIF: {0}")]
     Sif(#[from] siforge_sif::writer::Error),
     #[error(transparent)]
@@ -73,6 +76,27 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this machine is at fault (a full disk, no more threads) and not the image: trying again may help.
+    pub fn is_local(&self) -> bool {
+        use siforge_squashfs::write::Error as Squashfs;
+        match self {
+            Self::File { .. }
+            | Self::Thread { .. }
+            | Self::DecoderGone
+            | Self::Panicked(_)
+            | Self::Cancelled
+            | Self::Sif(siforge_sif::writer::Error::Write { .. }) => true,
+            Self::Squashfs { source, .. } => matches!(
+                source,
+                Squashfs::Write { .. }
+                    | Squashfs::Truncate { .. }
+                    | Squashfs::Spawn(_)
+                    | Squashfs::Panicked { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// The layer whose bytes were not what they should be, if that is what happened.
     pub(crate) fn damaged_layer(&self) -> Option<&Digest> {
         match self {

@@ -117,7 +117,7 @@ fn what_is_typed_wrong_is_refused_with_a_hint() {
             case(
                 "white space",
                 &["pull", "x.sif", "docker://a b"],
-                &["white space", "a b"],
+                &["invalid reference format", "\"a b\""],
             ),
             case(
                 "another digest",
@@ -132,7 +132,7 @@ fn what_is_typed_wrong_is_refused_with_a_hint() {
             case(
                 "a transport to come",
                 &["pull", "x.sif", "oras://h/a:v1"],
-                &["oras://h/a:v1", "docker://"],
+                &["oras://", "docker://"],
             ),
             case("no reference", &["pull", "x.sif", "cow sif"], &["cow sif"]),
             case(
@@ -251,12 +251,17 @@ fn what_a_registry_lacks_or_refuses_is_said() {
             case(
                 "unknown tag",
                 &["pull", "--no-https", "x.sif", &at(&plain, "lab/ok:v2")],
-                &["no such tag", "lab/ok:v2", "there are: v1"],
+                &[
+                    "reading manifest v2 in",
+                    "lab/ok: ",
+                    "no such tag",
+                    "there are: v1",
+                ],
             ),
             case(
                 "unknown digest",
                 &["pull", "--no-https", "x.sif", &zeros],
-                &["manifest unknown", &zeros[9..]],
+                &["manifest unknown", "lab/ok", "sha256:000000"],
             ),
             case(
                 "unknown platform of one image",
@@ -297,11 +302,7 @@ fn what_a_registry_lacks_or_refuses_is_said() {
             case(
                 "no credentials",
                 &["pull", &ca, "x.sif", &at(&locked, "lab/ok")],
-                &[
-                    "authentication required",
-                    "lab/ok",
-                    "APPTAINER_DOCKER_USERNAME",
-                ],
+                &["authentication required", "lab/ok", "no credentials for"],
             ),
             case(
                 "a certificate of an unknown CA",
@@ -380,7 +381,7 @@ fn damaged_blobs_are_refused_with_their_digest() {
             pull(
                 "a link to nothing",
                 "dangling",
-                &["applying layer sha256:", "nowhere/b"],
+                &["applying the layers", "nowhere/b"],
             ),
             pull("a bomb", "bomb", &["250 times", "decompression bomb"]),
         ],
@@ -432,10 +433,10 @@ fn no_name_leads_out_of_the_tree() {
         let seen = Listing::of(&mount(&sif, siforge.dir()));
         let names = |suffix: &str| seen.0.keys().filter(|name| name.ends_with(suffix)).count();
         for name in [
-            "dots",
-            "absolute",
-            "through-absolute",
-            "through-relative",
+            "/dots",
+            "/absolute",
+            "/through-absolute",
+            "/through-relative",
             "sideways",
             "linked",
             "etc/below-a-link",
@@ -448,7 +449,7 @@ fn no_name_leads_out_of_the_tree() {
                 seen.0.keys()
             );
         }
-        assert_eq!(names("absolute-link"), 0, "whited out");
+        assert_eq!(names("/absolute-link"), 0, "whited out");
     }
     assert_eq!(
         fs::read_dir(outside.path()).unwrap().count(),

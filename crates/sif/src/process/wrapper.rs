@@ -78,7 +78,7 @@ pub(super) fn process(
         );
     }
     script += match mode {
-        Mode::Exec => "exec \"$@\"\n",
+        Mode::Exec => EXEC,
         Mode::Run => RUN,
         Mode::Shell => SHELL,
     };
@@ -185,6 +185,26 @@ done
 PROMPT_COMMAND="PS1='$PROMPT_COMMAND$_siforge_rest'; unset PROMPT_COMMAND"
 export LD_LIBRARY_PATH PS1 PROMPT_COMMAND
 unset _siforge_script _siforge_injected _siforge_rest
+"#;
+
+/// What cannot be executed is the launch's failure, 255, and not the shell's 126 and 127, which a command may mean itself.
+/// Neither `command -v` nor `exec` would do: they find the shell's own builtins and busybox's applets.
+const EXEC: &str = r#"_siforge_wrong=
+case "$1" in
+    */*)
+        if [ ! -e "$1" ]; then _siforge_wrong="execute $1: No such file or directory"
+        elif [ -d "$1" ] || [ ! -x "$1" ]; then _siforge_wrong="execute $1: Permission denied"; fi ;;
+    *)
+        _siforge_wrong="\"$1\": executable file not found in \$PATH"
+        set -f; IFS=:
+        for _siforge_dir in $PATH; do
+            if [ -f "${_siforge_dir:-.}/$1" ] && [ -x "${_siforge_dir:-.}/$1" ]; then _siforge_wrong=; break; fi
+        done
+        set +f; unset IFS _siforge_dir ;;
+esac
+if [ -n "$_siforge_wrong" ]; then echo "siforge: error: $_siforge_wrong" >&2; exit 255; fi
+unset _siforge_wrong
+exec "$@"
 "#;
 
 const RUN: &str = r#"if [ -x /.singularity.d/runscript ]; then exec /.singularity.d/runscript "$@"; fi
