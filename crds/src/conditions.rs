@@ -33,13 +33,11 @@ pub const SIGNED: &str = "Signed";
 /// The store's ref points at the artifact, with the current access rules. Polarity: positive.
 pub const PUBLISHED: &str = "Published";
 
-/// Why a condition is as it is. A closed set: also the label of metrics.
+/// Why a condition is as it is. A closed set, so that programs can tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// Done; nothing to do.
     Succeeded,
-    /// The generation is new; it was looked at, and work begins.
-    Progressing,
     /// The reference is being resolved.
     Resolving,
     /// Waits for a free builder.
@@ -95,7 +93,6 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "Succeeded",
-            Self::Progressing => "Progressing",
             Self::Resolving => "Resolving",
             Self::Queued => "Queued",
             Self::Building => "Building",

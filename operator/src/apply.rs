@@ -11,6 +11,7 @@ use crate::work::{Ask, Found, Sif, Stage};
 use k8s_openapi::jiff::Timestamp;
 use siforge_crds::conditions::Reason;
 use siforge_store::{Provenance, Ref, RefContent, Store, Visibility};
+use std::sync::PoisonError;
 
 /// What is so afterwards.
 pub(crate) struct Applied {
@@ -39,14 +40,11 @@ pub(crate) async fn apply(
             (Step::Publish(found, sif), Some(ready)) => {
                 match publish(context, owner, ready, found, sif).await {
                     Ok(stored) => {
-                        context.queue.succeeded(&owner.uid);
+                        context.queue.published(&owner.uid);
                         applied.stored = stored;
                     }
                     Err(failure) => {
-                        let next =
-                            context
-                                .queue
-                                .failed(&owner.uid, Stage::Publish, failure.clone());
+                        let next = context.queue.unpublished(&owner.uid, failure.clone());
                         applied.failed =
                             Some(Plan::retry(Stage::Publish, failure, next, Timestamp::now()));
                     }
@@ -98,7 +96,9 @@ async fn publish(
     };
     let (store, generation) = (context.store.clone(), context.generation);
     let history = u32::try_from(ready.spec.history).unwrap_or(u32::MAX);
+    let publishing = context.publishing.clone();
     let write = move || -> Result<bool, siforge_store::Error> {
+        let _alone = publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = store.read_ref(&content.namespace, &content.name)?;
         store.write_ref(&content, generation, history)?;
         if content.access.is_public() {
@@ -123,7 +123,9 @@ async fn publish(
 /// Removes the object's ref. The artifact stays until gc finds that nothing names it.
 pub(crate) async fn remove(context: &Context, owner: &Owner) -> Result<(), Failure> {
     let (store, owner, generation) = (context.store.clone(), owner.clone(), context.generation);
+    let publishing = context.publishing.clone();
     blocking(move || -> Result<(), siforge_store::Error> {
+        let _alone = publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = store.read_ref(&owner.namespace, &owner.name)?;
         store.remove_ref(&owner.namespace, &owner.name, generation)?;
         hide(&store, before)
@@ -131,8 +133,8 @@ pub(crate) async fn remove(context: &Context, owner: &Owner) -> Result<(), Failu
     .await
 }
 
-/// After `before` was replaced: makes its artifact private again if it was public and no other ref makes it so. A ref that is
-/// written at this moment makes it public after its own write, so the order of the two does not matter.
+/// After `before` was replaced: makes its artifact private again if it was public and no other ref makes it so. The caller
+/// holds [`Context::publishing`]: a ref written between the look at the others and the change would be overruled.
 fn hide(store: &Store, before: Option<Ref>) -> Result<(), siforge_store::Error> {
     let Some(before) = before.filter(|before| before.access.is_public()) else {
         return Ok(());

@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use siforge_build::Settings;
 use siforge_crds::SingularityImage;
 use siforge_store::Store;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -21,6 +21,9 @@ pub(crate) struct Context {
     pub(crate) limiter: Limiter,
     /// Threads and memory of one build; the limits are each object's.
     pub(crate) settings: Settings,
+    /// Held while a ref and the visibility of its artifact are written: refs share artifacts, and the file's mode follows
+    /// from all of them.
+    pub(crate) publishing: Arc<Mutex<()>>,
     /// Of the leader's lease: fences the store's refs.
     pub(crate) generation: u64,
 }

@@ -1,5 +1,6 @@
 //! Wires the watches, the queue and reconcile together, and runs them while this process leads.
 
+use crate::apply::blocking;
 use crate::config::{Config, Lease};
 use crate::context::Context;
 use crate::events::Events;
@@ -94,6 +95,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
         .await
         .map_err(|error| Error::Crd(Box::new(error)))?;
     state.ready.store(true, Ordering::Relaxed);
+    // Before leading: shared storage may be slow, and a lease runs out.
+    sweep(&store).await;
 
     tokio::pin!(stop);
     let elector = config.lease.as_ref().map(
@@ -147,6 +150,19 @@ fn open(config: &Config) -> Result<Store, Error> {
     })
 }
 
+/// Removes what builds of dead processes of this machine left behind.
+async fn sweep(store: &Store) {
+    let store = store.clone();
+    match blocking(move || store.sweep_dead()).await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed what dead builds left"),
+        Err(failure) => tracing::warn!(
+            error = failure.message,
+            "removing what dead builds left failed"
+        ),
+    }
+}
+
 /// All namespaces, or the one to look at.
 fn scope<K>(client: &Client, config: &Config) -> Api<K>
 where
@@ -167,16 +183,6 @@ async fn lead(
     elector: Option<&Elector>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    // What builds of dead processes of this machine left behind.
-    let sweep = store.clone();
-    match crate::apply::blocking(move || sweep.sweep_dead()).await {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(files, "removed what dead builds left"),
-        Err(failure) => tracing::warn!(
-            error = failure.message,
-            "removing what dead builds left failed"
-        ),
-    }
     let (wake, woken) = mpsc::unbounded_channel();
     let queue = Queue::new(store.clone(), config.workers, wake, metrics.clone());
     let context = Arc::new(Context {
@@ -187,6 +193,7 @@ async fn lead(
         metrics,
         limiter: Limiter::default(),
         settings: config.settings.clone(),
+        publishing: Arc::default(),
         generation,
         client,
     });

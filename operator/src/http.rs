@@ -17,7 +17,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// What the answers tell.
 pub(crate) struct State {
     pub(crate) metrics: Arc<Metrics>,
-    /// The API server answers and the store is open; a follower is ready too.
+    /// Set once the store is open and the API server has answered; a follower is ready too.
     pub(crate) ready: AtomicBool,
 }
 

@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,6 +28,10 @@ pub enum Error {
         seconds: u64,
         source: Box<kube::Error>,
     },
+    #[error(
+        "the lease {lease} could not be renewed for {seconds} s: the API server does not answer"
+    )]
+    Silent { lease: String, seconds: u64 },
 }
 
 #[derive(Clone)]
@@ -164,20 +168,31 @@ impl Elector {
     }
 
     /// Renews until the lease is lost; returns then.
+    ///
+    /// Others count from when they saw a renewal; we count from when we sent it, which was before, and give up after nine
+    /// tenths of the duration, also in the middle of a request: so that we stop before another may begin.
     pub(crate) async fn keep(&self) -> Error {
         let mut renewed = Instant::now();
         loop {
             sleep(self.period()).await;
-            match self.renew().await {
-                Ok(None) => renewed = Instant::now(),
+            let sent = Instant::now();
+            let end = renewed + self.duration * 9 / 10;
+            let Ok(answer) = timeout_at(end, self.renew()).await else {
+                return Error::Silent {
+                    lease: self.name.clone(),
+                    seconds: renewed.elapsed().as_secs(),
+                };
+            };
+            match answer {
+                Ok(None) => renewed = sent,
                 Ok(Some(holder)) => {
                     return Error::Lost {
                         lease: self.name.clone(),
                         holder,
                     };
                 }
-                // Two thirds of the duration, so that we stop before another may begin.
-                Err(error) if renewed.elapsed() >= self.duration * 2 / 3 => {
+                // The next attempt would come too late.
+                Err(error) if Instant::now() + self.period() >= end => {
                     return Error::Expired {
                         lease: self.name.clone(),
                         seconds: renewed.elapsed().as_secs(),

@@ -8,82 +8,124 @@ use prometheus::{
 use std::time::{Duration, Instant};
 
 const CONTROLLER: &str = "singularityimage";
+/// Their series are there from the start: a rate over a series that appears later misses its first count.
+const RESULTS: [&str; 2] = ["success", "error"];
+
+/// Seconds: a reconcile is a few requests to the API server and the store.
+const RECONCILE_BUCKETS: [f64; 12] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// Seconds: a build takes from under one (layers in the cache) up to spec.build.timeout, an hour by default.
+const BUILD_BUCKETS: [f64; 12] = [
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+];
 
 pub(crate) struct Metrics {
     registry: Registry,
-    reconciles: IntCounterVec,
-    reconcile_errors: IntCounterVec,
-    reconcile_seconds: HistogramVec,
+    reconciles: Reconciles,
+    queue: Queue,
+    patches: IntCounterVec,
+    leader: IntGauge,
+}
+
+/// By controller-runtime's names and labels.
+struct Reconciles {
+    total: IntCounterVec,
+    errors: IntCounterVec,
+    seconds: HistogramVec,
     active: IntGaugeVec,
+}
+
+/// What goes on behind the reconciles.
+struct Queue {
     resolves: IntCounterVec,
     builds: IntCounterVec,
     build_seconds: HistogramVec,
     running: IntGauge,
     queued: IntGauge,
-    patches: IntCounterVec,
-    leader: IntGauge,
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let reconcile_buckets = vec![
-            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-        ];
-        let build_buckets = vec![
-            0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
-        ];
-        let metrics = Self {
-            reconciles: counter(
-                &registry,
+impl Reconciles {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let reconciles = Self {
+            total: counter(
+                registry,
                 "controller_runtime_reconcile_total",
                 "Reconciles, by result.",
                 &["controller", "result"],
             )?,
-            reconcile_errors: counter(
-                &registry,
+            errors: counter(
+                registry,
                 "controller_runtime_reconcile_errors_total",
                 "Reconciles that ended with an error.",
                 &["controller"],
             )?,
-            reconcile_seconds: histogram(
-                &registry,
+            seconds: histogram(
+                registry,
                 "controller_runtime_reconcile_time_seconds",
                 "Duration of a reconcile.",
                 &["controller"],
-                reconcile_buckets,
+                &RECONCILE_BUCKETS,
             )?,
             active: gauges(
-                &registry,
+                registry,
                 "controller_runtime_active_workers",
                 "Reconciles that run.",
                 &["controller"],
             )?,
+        };
+        reconciles.errors.with_label_values(&[CONTROLLER]).reset();
+        for result in RESULTS {
+            let series = reconciles.total.with_label_values(&[CONTROLLER, result]);
+            series.reset();
+        }
+        Ok(reconciles)
+    }
+}
+
+impl Queue {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let queue = Self {
             resolves: counter(
-                &registry,
+                registry,
                 "siforge_resolves_total",
                 "References resolved, by result.",
                 &["result"],
             )?,
             builds: counter(
-                &registry,
+                registry,
                 "siforge_builds_total",
                 "Builds ended, by result.",
                 &["result"],
             )?,
             build_seconds: histogram(
-                &registry,
+                registry,
                 "siforge_build_duration_seconds",
                 "Duration of a build.",
                 &["result"],
-                build_buckets,
+                &BUILD_BUCKETS,
             )?,
-            running: gauge(&registry, "siforge_builds_running", "Builds that run.")?,
+            running: gauge(registry, "siforge_builds_running", "Builds that run.")?,
             queued: gauge(
-                &registry,
+                registry,
                 "siforge_builds_queued",
                 "Objects that wait for a free builder.",
             )?,
+        };
+        for result in RESULTS {
+            queue.resolves.with_label_values(&[result]).reset();
+            queue.builds.with_label_values(&[result]).reset();
+        }
+        Ok(queue)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        Ok(Self {
+            reconciles: Reconciles::new(&registry)?,
+            queue: Queue::new(&registry)?,
             patches: counter(
                 &registry,
                 "siforge_status_patches_total",
@@ -92,26 +134,15 @@ impl Metrics {
             )?,
             leader: gauge(&registry, "siforge_leader", "1 while this process leads.")?,
             registry,
-        };
-        // Series that are there from the start: a rate over a series that appears later misses its first count.
-        metrics
-            .reconcile_errors
-            .with_label_values(&[CONTROLLER])
-            .reset();
-        for result in ["success", "error"] {
-            metrics
-                .reconciles
-                .with_label_values(&[CONTROLLER, result])
-                .reset();
-            metrics.resolves.with_label_values(&[result]).reset();
-            metrics.builds.with_label_values(&[result]).reset();
-        }
-        Ok(metrics)
+        })
     }
 
     /// Counts a reconcile as active until the guard goes.
     pub(crate) fn reconcile(&self) -> Measured<'_> {
-        self.active.with_label_values(&[CONTROLLER]).inc();
+        self.reconciles
+            .active
+            .with_label_values(&[CONTROLLER])
+            .inc();
         Measured {
             metrics: self,
             started: Instant::now(),
@@ -120,27 +151,36 @@ impl Metrics {
 
     pub(crate) fn reconciled(&self, ok: bool) {
         self.reconciles
+            .total
             .with_label_values(&[CONTROLLER, result(ok)])
             .inc();
         if !ok {
-            self.reconcile_errors.with_label_values(&[CONTROLLER]).inc();
+            self.reconciles
+                .errors
+                .with_label_values(&[CONTROLLER])
+                .inc();
         }
     }
 
     pub(crate) fn resolved(&self, ok: bool) {
-        self.resolves.with_label_values(&[result(ok)]).inc();
+        self.queue.resolves.with_label_values(&[result(ok)]).inc();
     }
 
     pub(crate) fn built(&self, ok: bool, took: Duration) {
-        self.builds.with_label_values(&[result(ok)]).inc();
-        self.build_seconds
+        self.queue.builds.with_label_values(&[result(ok)]).inc();
+        self.queue
+            .build_seconds
             .with_label_values(&[result(ok)])
             .observe(took.as_secs_f64());
     }
 
     pub(crate) fn queue(&self, running: usize, queued: usize) {
-        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.queue
+            .running
+            .set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.queue
+            .queued
+            .set(i64::try_from(queued).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn patched(&self, written: Written) {
@@ -173,16 +213,18 @@ pub(crate) struct Measured<'a> {
 
 impl Drop for Measured<'_> {
     fn drop(&mut self) {
-        self.metrics.active.with_label_values(&[CONTROLLER]).dec();
-        self.metrics
-            .reconcile_seconds
+        let reconciles = &self.metrics.reconciles;
+        reconciles.active.with_label_values(&[CONTROLLER]).dec();
+        reconciles
+            .seconds
             .with_label_values(&[CONTROLLER])
             .observe(self.started.elapsed().as_secs_f64());
     }
 }
 
 fn result(ok: bool) -> &'static str {
-    if ok { "success" } else { "error" }
+    let [success, error] = RESULTS;
+    if ok { success } else { error }
 }
 
 fn counter(
@@ -218,9 +260,12 @@ fn histogram(
     name: &str,
     help: &str,
     labels: &[&str],
-    buckets: Vec<f64>,
+    buckets: &[f64],
 ) -> Result<HistogramVec, prometheus::Error> {
-    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+    let metric = HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        labels,
+    )?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

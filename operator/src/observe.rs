@@ -39,12 +39,19 @@ pub(crate) struct Stored {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {namespace}/{name}")]
-pub(crate) struct Error {
-    operation: &'static str,
-    namespace: String,
-    name: String,
-    source: Box<kube::Error>,
+pub(crate) enum Error {
+    #[error("reading the {kind} {namespace}/{name}")]
+    Read {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        source: Box<kube::Error>,
+    },
+    #[error("listing the namespaces with the labels {selector}")]
+    Select {
+        selector: String,
+        source: Box<kube::Error>,
+    },
 }
 
 pub(crate) async fn observe(
@@ -61,19 +68,19 @@ pub(crate) async fn observe(
     let mut secrets = BTreeMap::new();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.secrets {
-        let found =
-            api.get_opt(&name)
-                .await
-                .map_err(failed("reading the Secret", &namespace, &name))?;
+        let found = api
+            .get_opt(&name)
+            .await
+            .map_err(unread("Secret", &namespace, &name))?;
         secrets.insert(name, found);
     }
     let mut config_maps = BTreeMap::new();
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.config_maps {
-        let found =
-            api.get_opt(&name)
-                .await
-                .map_err(failed("reading the ConfigMap", &namespace, &name))?;
+        let found = api
+            .get_opt(&name)
+            .await
+            .map_err(unread("ConfigMap", &namespace, &name))?;
         config_maps.insert(name, found);
     }
     let namespaces = match names.selector {
@@ -93,13 +100,13 @@ pub(crate) async fn observe(
     })
 }
 
-fn failed<'a>(
-    operation: &'static str,
+fn unread<'a>(
+    kind: &'static str,
     namespace: &'a str,
     name: &'a str,
 ) -> impl FnOnce(kube::Error) -> Error + 'a {
-    move |source| Error {
-        operation,
+    move |source| Error::Read {
+        kind,
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         source: Box::new(source),
@@ -111,7 +118,10 @@ async fn selected(context: &Context, selector: &Selector) -> Result<Vec<String>,
     let list = api
         .list_metadata(&ListParams::default().labels_from(selector))
         .await
-        .map_err(failed("listing namespaces by", "labels", "of spec.access"))?;
+        .map_err(|source| Error::Select {
+            selector: selector.to_string(),
+            source: Box::new(source),
+        })?;
     let mut names: Vec<_> = list.items.iter().map(ResourceExt::name_any).collect();
     names.sort_unstable();
     Ok(names)

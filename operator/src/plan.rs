@@ -3,6 +3,7 @@
 //! ```text
 //! work                    steps                     outlook
 //! idle, or older ask      resolve                   working: resolving
+//!   … once, and published –                         settled
 //! resolving               –                         working: resolving
 //! found, ref says same    – (resolve, if due)       settled
 //! found, ref has others   publish                   settled, if that works
@@ -167,7 +168,7 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
     }
 }
 
-/// Nothing is known for this ask.
+/// Nothing is known for this ask: after a restart or a change. What is resolved once and published needs no second answer.
 fn begin(facts: &Facts) -> Plan {
     let once = facts.interval.is_none();
     if once
@@ -210,9 +211,11 @@ fn says<'a>(facts: &'a Facts, found: &Found) -> Option<&'a Sif> {
 }
 
 fn publish(facts: &Facts, found: &Found, sif: &Sif) -> Plan {
-    let wake = facts.interval.map(|interval| {
-        left(found.at, spread(interval, facts.seed), facts.now).unwrap_or(Duration::ZERO)
-    });
+    let wake = match due(facts, found.at) {
+        Due::Now => Some(Duration::ZERO),
+        Due::In(left) => Some(left),
+        Due::Never => None,
+    };
     Plan::new(
         vec![Step::Publish(found.clone(), sif.clone())],
         Outlook::Settled(Some(found.clone())),
@@ -222,14 +225,7 @@ fn publish(facts: &Facts, found: &Found, sif: &Sif) -> Plan {
 
 fn settled(facts: &Facts, found: &Found) -> Plan {
     let outlook = Outlook::Settled(Some(found.clone()));
-    match facts
-        .interval
-        .map(|interval| left(found.at, spread(interval, facts.seed), facts.now))
-    {
-        None => Plan::new(vec![], outlook, None),
-        Some(Some(left)) => Plan::new(vec![], outlook, Some(left)),
-        Some(None) => Plan::new(vec![Step::Resolve], outlook, None),
-    }
+    resolve_when(due(facts, found.at), outlook)
 }
 
 /// A failure that may pass is tried again at its time; one that stalls, at the interval, as a moved tag would be.
@@ -245,14 +241,36 @@ fn failed(
         failure: failure.clone(),
         next,
     };
-    let due = match (next, facts.interval) {
-        (Some(next), _) => until(next, facts.now),
-        (None, Some(interval)) => left(at, spread(interval, facts.seed), facts.now),
-        (None, None) => return Plan::new(vec![], outlook, None),
+    let due = match next {
+        Some(next) => until(next, facts.now).map_or(Due::Now, Due::In),
+        None => due(facts, at),
     };
+    resolve_when(due, outlook)
+}
+
+/// When the registry is to be asked again.
+enum Due {
+    Now,
+    In(Duration),
+    Never,
+}
+
+/// An interval after `since`, when it was asked last.
+fn due(facts: &Facts, since: Timestamp) -> Due {
+    match facts.interval {
+        None => Due::Never,
+        Some(interval) => {
+            let end = after(since, spread(interval, facts.seed)).unwrap_or(Timestamp::MAX);
+            until(end, facts.now).map_or(Due::Now, Due::In)
+        }
+    }
+}
+
+fn resolve_when(due: Due, outlook: Outlook) -> Plan {
     match due {
-        Some(left) => Plan::new(vec![], outlook, Some(left)),
-        None => Plan::new(vec![Step::Resolve], outlook, None),
+        Due::Now => Plan::new(vec![Step::Resolve], outlook, None),
+        Due::In(left) => Plan::new(vec![], outlook, Some(left)),
+        Due::Never => Plan::new(vec![], outlook, None),
     }
 }
 
@@ -275,15 +293,11 @@ fn spread(interval: Duration, seed: u64) -> Duration {
     interval + interval.mul_f64((seed % 1024) as f64 / 10240.0)
 }
 
-/// What is left of `interval` since `from`; None when it is over.
-fn left(from: Timestamp, interval: Duration, now: Timestamp) -> Option<Duration> {
-    until(after(from, interval).unwrap_or(Timestamp::MAX), now)
-}
-
 fn after(from: Timestamp, delay: Duration) -> Option<Timestamp> {
     from.checked_add(SignedDuration::try_from(delay).ok()?).ok()
 }
 
+/// None when it is over.
 fn until(then: Timestamp, now: Timestamp) -> Option<Duration> {
     Duration::try_from(then.duration_since(now))
         .ok()

@@ -97,8 +97,8 @@ fn check(
 }
 
 #[test]
-fn every_state_has_its_steps() {
-    use Step::{Build, Publish, Resolve};
+fn settled_until_the_interval_is_over() {
+    use Step::Resolve;
     check("settled", |_| {}, &[], "settled", Some(50));
     check(
         "interval over",
@@ -115,7 +115,11 @@ fn every_state_has_its_steps() {
         Some(55),
     );
     check("resolved once", |f| f.interval = None, &[], "settled", None);
+}
 
+#[test]
+fn resolved_anew_at_first_sight_and_when_the_ask_changed() {
+    use Step::Resolve;
     check(
         "first sight",
         |f| (f.work, f.published, f.was_ready) = (Work::Idle, None, false),
@@ -179,7 +183,11 @@ fn every_state_has_its_steps() {
         "Resolving",
         None,
     );
+}
 
+#[test]
+fn built_once_found_and_not_published() {
+    use Step::Build;
     check(
         "never built",
         |f| f.published = None,
@@ -215,6 +223,11 @@ fn every_state_has_its_steps() {
         "Building",
         None,
     );
+}
+
+#[test]
+fn the_ref_follows_what_was_built_and_who_may_launch() {
+    use Step::{Publish, Resolve};
     check(
         "built",
         |f| (f.work, f.published) = (Work::Built(found(), sif()), None),

@@ -257,12 +257,11 @@ impl Queue {
             let mut flight = Flight::new(&uid, job.limits(), Timestamp::now());
             same.iter().for_each(|member| flight.join(member));
             let progress = flight.watch();
-            let (queue, for_key) = (self.clone(), key);
+            let queue = self.clone();
             let store = self.inner.store.clone();
             let task = tokio::spawn(async move {
-                let result =
-                    flight::fly(&store, &job, progress, || queue.wake_members(&for_key)).await;
-                queue.landed(&for_key, result);
+                let result = flight::fly(&store, &job, progress, || queue.wake_members(&key)).await;
+                queue.landed(&key, result);
             });
             flight.started(task.abort_handle());
             state.flights.insert(key, flight);
@@ -317,16 +316,16 @@ impl Queue {
         self.pump();
     }
 
-    /// Records a failure to publish; tells when it is tried again.
-    pub(crate) fn failed(&self, uid: &str, stage: Stage, failure: Failure) -> Option<Timestamp> {
+    /// Publishing failed; tells when it is tried again.
+    pub(crate) fn unpublished(&self, uid: &str, failure: Failure) -> Option<Timestamp> {
         self.state()
             .entries
             .get_mut(uid)
-            .and_then(|entry| entry.fail(stage, failure, Timestamp::now()))
+            .and_then(|entry| entry.fail(Stage::Publish, failure, Timestamp::now()))
     }
 
-    /// Published: the next failure is the first again.
-    pub(crate) fn succeeded(&self, uid: &str) {
+    /// The next failure is the first again.
+    pub(crate) fn published(&self, uid: &str) {
         if let Some(entry) = self.state().entries.get_mut(uid) {
             entry.failures = 0;
         }
@@ -408,6 +407,7 @@ fn concerns(failure: &Failure, leader: bool, same_limits: bool) -> bool {
     leader || (in_the_bytes && same_limits)
 }
 
+/// A queued object becomes one whose build runs, if the flight is there.
 fn board(state: &mut State, uid: &str, key: &Digest) {
     let Some(progress) = state.flights.get(key).map(Flight::progress) else {
         return;

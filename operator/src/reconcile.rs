@@ -27,7 +27,7 @@ pub(crate) enum Error {
     Status(#[source] Box<kube::Error>),
     #[error("removing the ref: {0}")]
     Cleanup(String),
-    #[error("the finalizer")]
+    #[error("setting or removing the finalizer {FINALIZER}")]
     Finalizer(#[source] Box<FinalizerError<Error>>),
 }
 

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 /// Status patches per second for the whole operator: each one goes to every watch on SingularityImages.
 const PATCHES_PER_SECOND: f64 = 20.0;
-/// The schema's bound on a condition's message, less a margin for other encodings.
+/// Bytes of a condition's message: more than any error of ours, and far below the schema's 32768 characters, as every watch
+/// gets each of them.
 const MESSAGE: usize = 8192;
 
 /// What the status is made from.
@@ -222,14 +223,13 @@ fn conditions_of(input: &Input<'_>) -> Vec<Condition> {
 
 /// Ready, Reconciling, Stalled.
 fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
-    const READY: &str = "True";
     let keep = || {
         find(input.previous, conditions::READY)
-            .map(|ready| (READY, Reason::Succeeded, ready.message.clone()))
+            .map(|ready| ("True", Reason::Succeeded, ready.message.clone()))
     };
     match input.outlook {
         Outlook::Settled(_) => (
-            Some((READY, Reason::Succeeded, published_message(input.stored))),
+            Some(("True", Reason::Succeeded, published_message(input.stored))),
             None,
             None,
         ),
@@ -291,13 +291,12 @@ fn progress_message(progress: &Progress) -> (Reason, String) {
     };
     match progress.phase {
         BuildPhase::Resolving => (Reason::Resolving, "resolving the reference".to_owned()),
-        BuildPhase::Queued => (Reason::Queued, "waiting for a free builder".to_owned()),
+        // Waiting is told of failures alone (build_of).
+        BuildPhase::Queued | BuildPhase::Waiting => {
+            (Reason::Queued, "waiting for a free builder".to_owned())
+        }
         BuildPhase::Building => (Reason::Building, format!("building: {}", amount())),
         BuildPhase::Publishing => (Reason::Building, "publishing".to_owned()),
-        BuildPhase::Waiting => (
-            Reason::Progressing,
-            "waiting for the next attempt".to_owned(),
-        ),
     }
 }
 
@@ -437,16 +436,16 @@ pub(crate) async fn write(
     }
 }
 
-/// Between two steps of a build that runs, the percentages are all that changes.
+/// Between two steps of a build that runs, the percentages are all that changes: in the build and in messages.
 fn only_progress(before: &SingularityImageStatus, after: &SingularityImageStatus) -> bool {
     let plain = |status: &SingularityImageStatus| {
         let mut plain = status.clone();
-        let phase = plain.build.take().map(|build| build.phase);
+        let build = plain.build.take();
         plain
             .conditions
             .iter_mut()
             .for_each(|condition| condition.message.clear());
-        (plain, phase)
+        (plain, build.map(|build| (build.phase, build.next_attempt)))
     };
     plain(before) == plain(after)
 }

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use siforge_build::{Codec, Limits, Recipe};
 use siforge_crds::conditions::Reason;
 use siforge_crds::{
-    AccessNamespaces, Build, Compression, DockerSource, From as AccessFrom, KeyRef,
+    AccessNamespaces, AccessPosix, Build, Compression, DockerSource, From as AccessFrom, KeyRef,
     SingularityImageSpec, Source, Tls,
 };
 use siforge_oci::Platform;
@@ -329,7 +329,7 @@ fn interval_of(text: &str) -> Result<Option<Duration>, Failure> {
 
 fn access_rules(
     namespaces: Option<&AccessNamespaces>,
-    posix: Option<&siforge_crds::AccessPosix>,
+    posix: Option<&AccessPosix>,
 ) -> Result<AccessRules, Failure> {
     let rule = match namespaces.map(|wanted| (wanted.from, &wanted.selector)) {
         None | Some((AccessFrom::Same, None)) => NamespaceRule::Same,

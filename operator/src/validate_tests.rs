@@ -45,155 +45,9 @@ fn the_base_is_valid() {
     assert_eq!(validated.history, 2);
 }
 
-#[test]
-fn what_is_refused_and_which_field_is_named() {
-    use Reason::{InvalidReference, InvalidSpec, Unsupported};
-    let no_docker =
-        |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
-    let cases = [
-        (
-            no_docker("oras", json!({ "reference": "x" })),
-            Unsupported,
-            "spec.source.oras",
-        ),
-        (
-            no_docker("http", json!({ "url": "https://x/y.sif" })),
-            Unsupported,
-            "spec.source.http",
-        ),
-        (
-            no_docker(
-                "archive",
-                json!({ "format": "OCIArchive", "path": "x.tar" }),
-            ),
-            Unsupported,
-            "spec.source.archive",
-        ),
-        (
-            no_docker("definition", json!({ "inline": "Bootstrap: scratch" })),
-            Unsupported,
-            "spec.source.definition",
-        ),
-        (
-            json!({ "source": { "docker": null } }),
-            InvalidSpec,
-            "spec.source",
-        ),
-        (
-            json!({ "verify": { "cosign": { "keys": [] } } }),
-            Unsupported,
-            "spec.verify",
-        ),
-        (
-            json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }),
-            Unsupported,
-            "spec.sign",
-        ),
-        (
-            json!({ "warm": { "nodeSelector": {} } }),
-            Unsupported,
-            "spec.warm",
-        ),
-        (
-            json!({ "platforms": ["linux/arm64"] }),
-            Unsupported,
-            "spec.platforms",
-        ),
-        (
-            json!({ "platforms": ["linux/amd64", "linux/arm64"] }),
-            Unsupported,
-            "spec.platforms",
-        ),
-        (json!({ "platforms": [] }), InvalidSpec, "spec.platforms"),
-        (
-            json!({ "build": { "class": "big" } }),
-            Unsupported,
-            "spec.build.class",
-        ),
-        (
-            json!({ "build": { "compression": "Xz" } }),
-            Unsupported,
-            "spec.build.compression",
-        ),
-        (
-            json!({ "build": { "compression": "None" } }),
-            Unsupported,
-            "spec.build.compression",
-        ),
-        (
-            json!({ "build": { "level": 23 } }),
-            InvalidSpec,
-            "spec.build.level",
-        ),
-        (
-            json!({ "build": { "compression": "Gzip", "level": 13 } }),
-            InvalidSpec,
-            "spec.build.level",
-        ),
-        (
-            json!({ "build": { "blockSize": "300Ki" } }),
-            InvalidSpec,
-            "spec.build.blockSize",
-        ),
-        (
-            json!({ "build": { "blockSize": "32Ki" } }),
-            InvalidSpec,
-            "spec.build.blockSize",
-        ),
-        (
-            json!({ "build": { "blockSize": "2Mi" } }),
-            InvalidSpec,
-            "spec.build.blockSize",
-        ),
-        (
-            json!({ "build": { "timeout": "0s" } }),
-            InvalidSpec,
-            "spec.build.timeout",
-        ),
-        (
-            json!({ "build": { "limits": { "uncompressedBytes": "0" } } }),
-            InvalidSpec,
-            "spec.build.limits.uncompressedBytes",
-        ),
-        (
-            json!({ "build": { "limits": { "files": 0 } } }),
-            InvalidSpec,
-            "spec.build.limits.files",
-        ),
-        (json!({ "interval": "soon" }), InvalidSpec, "spec.interval"),
-        (json!({ "interval": "10ms" }), InvalidSpec, "spec.interval"),
-        (
-            json!({ "revisionHistoryLimit": -1 }),
-            InvalidSpec,
-            "spec.revisionHistoryLimit",
-        ),
-        (
-            json!({ "access": { "namespaces": { "from": "Selector" } } }),
-            InvalidSpec,
-            "spec.access.namespaces",
-        ),
-        (
-            json!({ "access": { "posix": { "uids": [-1] } } }),
-            InvalidSpec,
-            "spec.access.posix.uids",
-        ),
-        (
-            json!({ "source": { "docker": { "reference": "lab/UPPER" } } }),
-            InvalidReference,
-            "spec.source.docker.reference",
-        ),
-        (
-            json!({ "source": { "docker": { "tls": { "plainHTTP": true, "insecureSkipVerify": true } } } }),
-            InvalidSpec,
-            "spec.source.docker.tls",
-        ),
-        (
-            json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }),
-            InvalidSpec,
-            "spec.source.docker.tls.caBundle",
-        ),
-    ];
-    for (change, reason, field) in cases {
+/// Each change is refused as `reason`, and the message begins with the field.
+fn refused(reason: Reason, cases: &[(Value, &str)]) {
+    for (change, field) in cases {
         let failure = validate(&spec(change.clone())).expect_err(&change.to_string());
         assert_eq!(
             (failure.reaction, failure.reason),
@@ -207,6 +61,146 @@ fn what_is_refused_and_which_field_is_named() {
             failure.message
         );
     }
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused() {
+    let no_docker =
+        |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
+    refused(
+        Reason::Unsupported,
+        &[
+            (
+                no_docker("oras", json!({ "reference": "x" })),
+                "spec.source.oras",
+            ),
+            (
+                no_docker("http", json!({ "url": "https://x/y.sif" })),
+                "spec.source.http",
+            ),
+            (
+                no_docker(
+                    "archive",
+                    json!({ "format": "OCIArchive", "path": "x.tar" }),
+                ),
+                "spec.source.archive",
+            ),
+            (
+                no_docker("definition", json!({ "inline": "Bootstrap: scratch" })),
+                "spec.source.definition",
+            ),
+            (
+                json!({ "verify": { "cosign": { "keys": [] } } }),
+                "spec.verify",
+            ),
+            (
+                json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }),
+                "spec.sign",
+            ),
+            (json!({ "warm": { "nodeSelector": {} } }), "spec.warm"),
+            (json!({ "platforms": ["linux/arm64"] }), "spec.platforms"),
+            (
+                json!({ "platforms": ["linux/amd64", "linux/arm64"] }),
+                "spec.platforms",
+            ),
+            (json!({ "build": { "class": "big" } }), "spec.build.class"),
+            (
+                json!({ "build": { "compression": "Xz" } }),
+                "spec.build.compression",
+            ),
+            (
+                json!({ "build": { "compression": "None" } }),
+                "spec.build.compression",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn wrong_sources_are_refused() {
+    refused(
+        Reason::InvalidReference,
+        &[(
+            json!({ "source": { "docker": { "reference": "lab/UPPER" } } }),
+            "spec.source.docker.reference",
+        )],
+    );
+    refused(
+        Reason::InvalidSpec,
+        &[
+            (json!({ "source": { "docker": null } }), "spec.source"),
+            (
+                json!({ "source": { "docker": { "tls": { "plainHTTP": true, "insecureSkipVerify": true } } } }),
+                "spec.source.docker.tls",
+            ),
+            (
+                json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }),
+                "spec.source.docker.tls.caBundle",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn wrong_builds_are_refused() {
+    refused(
+        Reason::InvalidSpec,
+        &[
+            (json!({ "build": { "level": 23 } }), "spec.build.level"),
+            (
+                json!({ "build": { "compression": "Gzip", "level": 13 } }),
+                "spec.build.level",
+            ),
+            (
+                json!({ "build": { "blockSize": "300Ki" } }),
+                "spec.build.blockSize",
+            ),
+            (
+                json!({ "build": { "blockSize": "32Ki" } }),
+                "spec.build.blockSize",
+            ),
+            (
+                json!({ "build": { "blockSize": "2Mi" } }),
+                "spec.build.blockSize",
+            ),
+            (
+                json!({ "build": { "timeout": "0s" } }),
+                "spec.build.timeout",
+            ),
+            (
+                json!({ "build": { "limits": { "uncompressedBytes": "0" } } }),
+                "spec.build.limits.uncompressedBytes",
+            ),
+            (
+                json!({ "build": { "limits": { "files": 0 } } }),
+                "spec.build.limits.files",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn other_wrong_fields_are_refused() {
+    refused(
+        Reason::InvalidSpec,
+        &[
+            (json!({ "platforms": [] }), "spec.platforms"),
+            (json!({ "interval": "soon" }), "spec.interval"),
+            (json!({ "interval": "10ms" }), "spec.interval"),
+            (
+                json!({ "revisionHistoryLimit": -1 }),
+                "spec.revisionHistoryLimit",
+            ),
+            (
+                json!({ "access": { "namespaces": { "from": "Selector" } } }),
+                "spec.access.namespaces",
+            ),
+            (
+                json!({ "access": { "posix": { "uids": [-1] } } }),
+                "spec.access.posix.uids",
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -85,7 +85,8 @@ impl Site {
             .expect("read the ref")
     }
 
-    fn command(&self) -> Command {
+    /// Looks at the site's namespace; its Lease is in `lease_namespace`.
+    fn command_in(&self, lease_namespace: &str) -> Command {
         let mut command = Command::new(binary("siforge-operator"));
         command
             .arg("run")
@@ -96,7 +97,7 @@ impl Site {
             "--namespace",
             &self.namespace,
             "--lease-namespace",
-            &self.namespace,
+            lease_namespace,
             "--lease-duration",
             "6",
         ]);
@@ -107,7 +108,12 @@ impl Site {
     }
 
     fn start(&mut self) {
-        let process = Process::spawn("operator", self.dir.path(), &self.command());
+        let command = self.command_in(&self.namespace);
+        self.start_with(&command);
+    }
+
+    fn start_with(&mut self, command: &Command) {
+        let process = Process::spawn("operator", self.dir.path(), command);
         process.wait_ready(SOON, "leads", || {
             self.get("/metrics")
                 .is_ok_and(|text| text.lines().any(|line| line == "siforge_leader 1"))

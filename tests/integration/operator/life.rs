@@ -291,3 +291,37 @@ fn credentials_are_for_their_registry_alone() {
     site.wait_condition("theirs", "Stalled", "True", "Unauthorized");
     assert!(!site.log().contains(password), "{}", site.log());
 }
+
+/// RBAC is asked for the rights that we ship, as it would be for the pod of deploy/operator.yaml would.
+#[test]
+fn the_rights_of_the_shipped_manifest_suffice() {
+    let registry = Registry::plain();
+    registry.push("lab/cow:1", &image("rights"));
+    let mut site = Site::without_operator();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/operator.yaml");
+    let manifest = std::fs::read_to_string(manifest).expect(manifest);
+    site.cluster.apply(&manifest).ok();
+    let kubeconfig = site.cluster.kubeconfig_for(
+        "system:serviceaccount:siforge-system:siforge-operator",
+        &["system:serviceaccounts", "system:authenticated"],
+    );
+    let mut command = site.command_in("siforge-system");
+    command.env("KUBECONFIG", kubeconfig);
+    site.start_with(&command);
+    site.kubectl(&["label", "namespace", &site.namespace, "team=lab"]);
+    site.apply(
+        "cow",
+        &docker_and(
+            &registry,
+            "lab/cow:1",
+            "access: {namespaces: {from: Selector, selector: {matchLabels: {team: lab}}}}",
+        ),
+    );
+    site.wait_ready("cow");
+    wait_until(SOON, "an event", || {
+        site.kubectl(&["describe", "sif", "cow"])
+            .contains("Normal  Published")
+    });
+    site.kubectl(&["delete", "sif", "cow", "--timeout=60s"]);
+    assert!(!site.log().contains("orbidden"), "{}", site.log());
+}

@@ -95,21 +95,8 @@ pub fn plan(
     source: &Source,
     labels: &BTreeMap<String, String>,
 ) -> Result<Contents, Error> {
-    let Source {
-        bootstrap,
-        from,
-        time,
-    } = source;
-    if let Some(value) = [bootstrap, from]
-        .into_iter()
-        .find(|text| text.chars().any(char::is_control))
-    {
-        return Err(Error::From {
-            value: value.clone(),
-        });
-    }
-    let created = time.or(config.created).unwrap_or(0);
-    let definition = format!("bootstrap: {bootstrap}\nfrom: {from}\n\n");
+    let created = source.time.or(config.created).unwrap_or(0);
+    let definition = definition(source)?;
     let labels = metadata::labels(config, source, created, labels);
     let environment = scripts::environment(&variables(&config.config.env));
     let runscript = scripts::runscript(&config.config.entrypoint, &config.config.cmd);
@@ -126,63 +113,14 @@ pub fn plan(
         startscript: scripts::START,
     })?;
 
-    let mut files = Vec::new();
-    let mut add = |path: &str, mode, kind| {
-        files.push(ImageFile {
-            path: path.to_owned(),
-            mode,
-            kind,
-        })
-    };
-    for directory in [
-        ".singularity.d",
-        ".singularity.d/actions",
-        ".singularity.d/env",
-        ".singularity.d/libs",
-    ] {
-        add(directory, 0o755, FileKind::Directory);
-    }
-    let executables = [
-        ("actions/exec", scripts::exec()),
-        ("actions/run", scripts::run()),
-        ("actions/shell", scripts::shell()),
-        ("actions/start", scripts::start()),
-        ("actions/test", scripts::test()),
-        ("env/01-base.sh", scripts::BASE.to_owned()),
-        ("env/10-docker2singularity.sh", environment.clone()),
-        ("env/90-environment.sh", scripts::ENVIRONMENT.to_owned()),
-        ("env/94-appsbase.sh", String::new()),
-        ("env/95-apps.sh", scripts::APPS.to_owned()),
-        ("env/99-base.sh", scripts::LIBRARIES_AND_PROMPT.to_owned()),
-        ("env/99-runtimevars.sh", scripts::RUNTIME.to_owned()),
-        ("runscript", runscript.clone()),
-        ("startscript", scripts::START.to_owned()),
-    ];
-    for (path, text) in executables {
-        add(
-            &format!(".singularity.d/{path}"),
-            0o755,
-            FileKind::Regular(text.into_bytes()),
-        );
-    }
+    let executables = executables(environment, runscript);
     let plain = [
         ("Singularity", definition.clone().into_bytes()),
         ("labels.json", labels_json),
         (OCI_CONFIG_NAME, oci_config_json.clone()),
     ];
-    for (path, bytes) in plain {
-        add(
-            &format!(".singularity.d/{path}"),
-            0o644,
-            FileKind::Regular(bytes),
-        );
-    }
-    for (link, target) in ROOT_LINKS {
-        add(link, 0o777, FileKind::Symlink(target.to_owned()));
-    }
-
     Ok(Contents {
-        files,
+        files: files(executables, plain),
         definition: definition.into_bytes(),
         inspect_json,
         oci_config_json,
@@ -197,6 +135,76 @@ pub fn plan(
             .collect(),
     })
 }
+
+/// The definition that stands for `source`; a line break in it would begin another header.
+fn definition(source: &Source) -> Result<String, Error> {
+    let Source {
+        bootstrap, from, ..
+    } = source;
+    let broken = [bootstrap, from]
+        .into_iter()
+        .find(|text| text.chars().any(char::is_control));
+    match broken {
+        Some(value) => Err(Error::From {
+            value: value.clone(),
+        }),
+        None => Ok(format!("bootstrap: {bootstrap}\nfrom: {from}\n\n")),
+    }
+}
+
+/// What the shell runs or reads, by its path below `.singularity.d`.
+fn executables(environment: String, runscript: String) -> [(&'static str, String); 14] {
+    [
+        ("actions/exec", scripts::exec()),
+        ("actions/run", scripts::run()),
+        ("actions/shell", scripts::shell()),
+        ("actions/start", scripts::start()),
+        ("actions/test", scripts::test()),
+        ("env/01-base.sh", scripts::BASE.to_owned()),
+        ("env/10-docker2singularity.sh", environment),
+        ("env/90-environment.sh", scripts::ENVIRONMENT.to_owned()),
+        ("env/94-appsbase.sh", String::new()),
+        ("env/95-apps.sh", scripts::APPS.to_owned()),
+        ("env/99-base.sh", scripts::LIBRARIES_AND_PROMPT.to_owned()),
+        ("env/99-runtimevars.sh", scripts::RUNTIME.to_owned()),
+        ("runscript", runscript),
+        ("startscript", scripts::START.to_owned()),
+    ]
+}
+
+/// The topmost layer: the tree of `.singularity.d`, then the links at the root.
+fn files(
+    executables: impl IntoIterator<Item = (&'static str, String)>,
+    plain: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+) -> Vec<ImageFile> {
+    let entry = |path: String, mode, kind| ImageFile { path, mode, kind };
+    let below = |path: &str| format!(".singularity.d/{path}");
+    let directories = DIRECTORIES
+        .into_iter()
+        .map(|path| entry(path.to_owned(), 0o755, FileKind::Directory));
+    let executables = executables
+        .into_iter()
+        .map(|(path, text)| entry(below(path), 0o755, FileKind::Regular(text.into_bytes())));
+    let plain = plain
+        .into_iter()
+        .map(|(path, bytes)| entry(below(path), 0o644, FileKind::Regular(bytes)));
+    let links = ROOT_LINKS
+        .into_iter()
+        .map(|(link, target)| entry(link.to_owned(), 0o777, FileKind::Symlink(target.to_owned())));
+    directories
+        .chain(executables)
+        .chain(plain)
+        .chain(links)
+        .collect()
+}
+
+/// Parents before children.
+const DIRECTORIES: [&str; 4] = [
+    ".singularity.d",
+    ".singularity.d/actions",
+    ".singularity.d/env",
+    ".singularity.d/libs",
+];
 
 const DOCKER_ENVIRONMENT: &str = "/.singularity.d/env/10-docker2singularity.sh";
 const ENVIRONMENT: &str = "/.singularity.d/env/90-environment.sh";

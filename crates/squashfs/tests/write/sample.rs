@@ -26,15 +26,34 @@ pub(crate) fn text(seed: u64, length: usize) -> Vec<u8> {
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 pub(crate) fn everything() -> Vec<Entry> {
-    let long = "n".repeat(255);
-    let holes = [text(5, 100), vec![0; 3 << 20], text(6, 70_000)].concat();
-    let mut entries = vec![
+    [
+        directories(),
+        contents(),
+        attributes(),
+        links(),
+        devices(),
+        names(),
+        deep(),
+        many(),
+    ]
+    .concat()
+}
+
+fn directories() -> Vec<Entry> {
+    vec![
         directory("./").mode(0o711).mtime(1_234_567_890),
         directory("empty"),
         directory("sticky").mode(0o1777).owned(1, 2),
         directory("marked")
             .xattr("user.on", "a directory")
             .xattr("trusted.too", ""),
+    ]
+}
+
+/// Sizes around the block's and fragments', repeated contents, and zeros.
+fn contents() -> Vec<Entry> {
+    let holes = [text(5, 100), vec![0; 3 << 20], text(6, 70_000)].concat();
+    vec![
         directory("files"),
         file("files/empty", ""),
         file("files/one", "1"),
@@ -53,6 +72,12 @@ pub(crate) fn everything() -> Vec<Entry> {
         file("files/nothing-but-hole", vec![0; 2 << 20]),
         file("files/hole-and-tail", vec![0; (2 << 20) + 5]),
         file("files/small-zeros", vec![0; 5000]),
+    ]
+}
+
+/// Times at the ends of their range, extended attributes, shared and not.
+fn attributes() -> Vec<Entry> {
+    vec![
         file("files/old", "old").mtime(0),
         file("files/late", "late").mtime(4_294_967_295),
         file("files/capable", "cap").xattr("security.capability", CAPABILITY),
@@ -70,6 +95,11 @@ pub(crate) fn everything() -> Vec<Entry> {
         file("files/long-value-again", "w")
             .xattr("user.long", noise(7, 900))
             .xattr("user.other", "y"),
+    ]
+}
+
+fn links() -> Vec<Entry> {
+    vec![
         directory("links"),
         entry("links/to-file", Kind::Symlink("../files/one".into())),
         entry("links/long", Kind::Symlink("t/".repeat(2047))),
@@ -77,6 +107,11 @@ pub(crate) fn everything() -> Vec<Entry> {
         entry("links/hard-small", Kind::Hard("files/one".into())),
         entry("links/hard-large", Kind::Hard("files/text".into())),
         entry("links/hard-large-2", Kind::Hard("files/text".into())),
+    ]
+}
+
+fn devices() -> Vec<Entry> {
+    vec![
         directory("dev"),
         entry("dev/null", Kind::Char(1, 3)).mode(0o666),
         entry("dev/big", Kind::Char(4095, 1_048_575)),
@@ -84,6 +119,13 @@ pub(crate) fn everything() -> Vec<Entry> {
         entry("dev/marked", Kind::Block(8, 1)).xattr("trusted.dev", "d"),
         entry("dev/fifo", Kind::Fifo).mode(0o600),
         entry("dev/fifo-marked", Kind::Fifo).xattr("trusted.fifo", "f"),
+    ]
+}
+
+/// Names of all bytes and lengths, whose order in a directory is by bytes.
+fn names() -> Vec<Entry> {
+    let long = "n".repeat(255);
+    vec![
         directory("names"),
         file(format!("names/{long}"), "longest"),
         file(b"names/\xff\xfe not utf-8".as_slice(), "bytes"),
@@ -93,18 +135,28 @@ pub(crate) fn everything() -> Vec<Entry> {
         file("names/a", ""),
         file("names/a.b", ""),
         file("names/a-b", ""),
-    ];
+    ]
+}
+
+fn deep() -> Vec<Entry> {
+    let mut entries = Vec::new();
     let mut deep = String::from("deep");
     for level in 0..60 {
         entries.push(directory(&deep).mtime(level));
         deep.push_str(&format!("/{level}"));
     }
     entries.push(file(&deep, "deepest"));
-    for number in 0..300u32 {
-        entries.push(file(
-            format!("files/many-{number:04}"),
-            text(u64::from(number), number as usize * 37),
-        ));
-    }
     entries
+}
+
+/// More entries than one directory header counts (256).
+fn many() -> Vec<Entry> {
+    (0..300u32)
+        .map(|number| {
+            file(
+                format!("files/many-{number:04}"),
+                text(u64::from(number), number as usize * 37),
+            )
+        })
+        .collect()
 }
