@@ -91,7 +91,8 @@ fn text(options: &Inspect, metadata: &Metadata) -> String {
 fn json(options: &Inspect, metadata: &Metadata) -> String {
     let mut attributes = serde_json::Map::new();
     let mut add = |wanted: bool, key: &str, value: serde_json::Value| {
-        if wanted || options.all {
+        // What an image lacks is left out, as the reference does.
+        if (wanted || options.all) && value != "" {
             attributes.insert(key.to_owned(), value);
         }
     };
