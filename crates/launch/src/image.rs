@@ -28,15 +28,27 @@ pub fn mount_squashfs(
     offset: u64,
     size: u64,
 ) -> Result<OwnedFd, Error> {
-    let mount = mount_unlocked(file, name, offset, size)?;
-    match syscall::lock_mount_flags(mount.as_fd()) {
+    locked(name, || mount_unlocked(file, name, offset, size))
+}
+
+/// The same from a loop device that has the file already: one superblock serves all its mounts.
+pub fn mount_loop_device(device: &LoopDevice, name: &Path) -> Result<OwnedFd, Error> {
+    locked(name, || mount_device(device, name))
+}
+
+fn locked(name: &Path, mount: impl Fn() -> Result<OwnedFd, Error>) -> Result<OwnedFd, Error> {
+    match syscall::lock_mount_flags(mount()?.as_fd()) {
         Ok(locked) => Ok(locked),
-        // No user namespaces on this host (user.max_user_namespaces is 0): nobody can clear flags, nor lock them.
-        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => {
-            mount_unlocked(file, name, offset, size)
-        }
+        // Nobody can clear flags, and nothing can lock them.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && no_user_namespaces() => mount(),
         Err(e) => Err(Error::path("lock the mount flags of", name)(e)),
     }
+}
+
+/// Whether this host has user namespaces switched off. ENOSPC alone may also say that root has too many.
+fn no_user_namespaces() -> bool {
+    std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
+        .is_ok_and(|limit| limit.trim() == "0")
 }
 
 /// The same for a launch by root itself, without the child that locking takes.
@@ -47,6 +59,10 @@ pub(crate) fn mount_unlocked(
     size: u64,
 ) -> Result<OwnedFd, Error> {
     let device = LoopDevice::attach(file, name, offset, size)?;
+    mount_device(&device, name)
+}
+
+fn mount_device(device: &LoopDevice, name: &Path) -> Result<OwnedFd, Error> {
     let context = rustix::mount::fsopen("squashfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| {
         Error::Path {
             operation: "mount squashfs",

@@ -33,7 +33,7 @@ pub use exec::{
     build_namespace, drop_privileges, enter_directory, enter_privileged, enter_user, join_namespace,
 };
 pub use host::{Host, UserEntry, path_kind};
-pub use image::{attach, clone_detached, mount_squashfs};
+pub use image::{attach, clone_detached, mount_loop_device, mount_squashfs};
 pub use loopdev::LoopDevice;
 pub use peer::{map_peer_groups, peer_groups};
 pub use plan::{Mount, PathKind, Plan, Source};

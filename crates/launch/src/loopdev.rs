@@ -25,6 +25,19 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
+    /// Opens a device that has a file. While it is open the file stays.
+    pub fn open(number: u32) -> Result<LoopDevice, Error> {
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = open_device(&path, number)?;
+        Ok(LoopDevice { path, device })
+    }
+
+    /// Device and inode number, as stat(2) gives them, of the file behind it: unlike a path they tell a file from the
+    /// one that took its name.
+    pub fn backing(&self) -> Result<(u64, u64), Error> {
+        syscall::loop_backing(self.as_fd()).map_err(Error::path("read the status of", &self.path))
+    }
+
     /// Attaches `size` bytes from `offset` of `file`, read-only. `name` is for messages and losetup. Needs root.
     pub fn attach(
         file: BorrowedFd<'_>,

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -34,6 +34,14 @@ pub fn map_peer_groups(
     let foreign = |reason| Error::ForeignNamespace { pid, reason };
     if pid == 0 {
         return Err(foreign("the process is outside the agent's pid namespace"));
+    }
+    // By its name in /proc, which no file system of the peer's is asked for: ioctl and stat of a descriptor on its own FUSE
+    // mount would last as long as it likes.
+    let link = format!("/proc/self/fd/{}", user_namespace.as_raw_fd());
+    let name =
+        rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", Path::new(&link)))?;
+    if !name.as_bytes().starts_with(b"user:[") {
+        return Err(foreign("the descriptor passed is no user namespace"));
     }
     // All goes through one descriptor of /proc/<pid>, which stays with this process even if the id is reused.
     let process = PathBuf::from(format!("/proc/{pid}"));

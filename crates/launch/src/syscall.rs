@@ -116,17 +116,26 @@ pub fn namespace_owner(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(uid)
 }
 
-/// A child that does nothing, in a user namespace of its own; killed and reaped on drop. The raw clone runs no atfork
-/// handlers and the child makes only raw calls, so that a process with threads may do this.
+/// A child that does nothing; killed and reaped on drop. The raw clone runs no atfork handlers and the child makes only
+/// raw calls, so that a process with threads may do this.
 #[derive(Debug)]
-pub struct NamespaceHolder {
+pub struct Bystander {
     pid: libc::pid_t,
 }
 
-impl NamespaceHolder {
-    /// clone(CLONE_NEWUSER).
-    pub fn start() -> io::Result<NamespaceHolder> {
-        let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+impl Bystander {
+    /// In a user namespace of its own.
+    pub fn with_user_namespace() -> io::Result<Bystander> {
+        Bystander::start(libc::CLONE_NEWUSER)
+    }
+
+    /// With a copy of all descriptors, which go when it is killed.
+    pub fn with_descriptors() -> io::Result<Bystander> {
+        Bystander::start(0)
+    }
+
+    fn start(namespaces: libc::c_int) -> io::Result<Bystander> {
+        let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
         // SAFETY: clone without CLONE_VM and with a null stack is fork; the child only makes async-signal-safe calls.
         let pid = check(unsafe {
             libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize)
@@ -140,7 +149,7 @@ impl NamespaceHolder {
                 }
             }
         }
-        Ok(NamespaceHolder {
+        Ok(Bystander {
             pid: pid as libc::pid_t,
         })
     }
@@ -151,7 +160,7 @@ impl NamespaceHolder {
     }
 }
 
-impl Drop for NamespaceHolder {
+impl Drop for Bystander {
     fn drop(&mut self) {
         // SAFETY: pid is our own unreaped child.
         unsafe {
@@ -252,11 +261,9 @@ fn locked_clone(mount: BorrowedFd<'_>) -> Result<i32, i32> {
     }
 }
 
-/// `struct loop_config` of <linux/loop.h>, with `struct loop_info64` inside.
+/// `struct loop_info64` of <linux/loop.h>.
 #[repr(C)]
-struct LoopConfig {
-    fd: u32,
-    block_size: u32,
+struct LoopInfo {
     device: u64,
     inode: u64,
     rdevice: u64,
@@ -270,13 +277,23 @@ struct LoopConfig {
     crypt_name: [u8; 64],
     encrypt_key: [u8; 32],
     init: [u64; 2],
+}
+
+/// `struct loop_config` of <linux/loop.h>.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
     reserved: [u64; 8],
 }
 
+const _: () = assert!(size_of::<LoopInfo>() == 232);
 const _: () = assert!(size_of::<LoopConfig>() == 304);
 
 const LOOP_CTL_GET_FREE: u64 = 0x4C82;
 const LOOP_CONFIGURE: u64 = 0x4C0A;
+const LOOP_GET_STATUS64: u64 = 0x4C05;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
@@ -299,11 +316,11 @@ pub fn loop_configure(
     // SAFETY: all fields are integers, for which zero is valid.
     let mut config: LoopConfig = unsafe { mem::zeroed() };
     config.fd = file.as_raw_fd().unsigned_abs();
-    config.offset = offset;
-    config.size_limit = size;
-    config.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
-    let length = name.len().min(config.file_name.len() - 1);
-    config.file_name[..length].copy_from_slice(&name[..length]);
+    config.info.offset = offset;
+    config.info.size_limit = size;
+    config.info.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    let length = name.len().min(config.info.file_name.len() - 1);
+    config.info.file_name[..length].copy_from_slice(&name[..length]);
     // SAFETY: config outlives the call.
     check(
         unsafe {
@@ -316,6 +333,24 @@ pub fn loop_configure(
         .into(),
     )
     .map(drop)
+}
+
+/// Device and inode number of the file behind a loop device, as stat(2) gives them (LOOP_GET_STATUS64). ENXIO: no file.
+pub fn loop_backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: all fields are integers, for which zero is valid.
+    let mut info: LoopInfo = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes one struct loop_info64, which outlives the call.
+    check(
+        unsafe {
+            libc::ioctl(
+                device.as_raw_fd(),
+                LOOP_GET_STATUS64 as _,
+                ptr::from_mut(&mut info),
+            )
+        }
+        .into(),
+    )?;
+    Ok((info.device, info.inode))
 }
 
 /// Brings `lo` up in the current network namespace, as the reference does for a network of its own.

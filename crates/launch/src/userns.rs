@@ -94,7 +94,7 @@ fn write(path: &str, text: &str) -> Result<(), Error> {
 /// A user namespace for [`crate::clone_detached`]: what 0:0 owns on disk is shown as owned by `uid:gid`; other owners
 /// are shown as the overflow id. Needs root. Keep the descriptor per (uid, gid): making one forks.
 pub fn idmap_namespace(uid: u32, gid: u32) -> Result<OwnedFd, Error> {
-    let holder = syscall::NamespaceHolder::start()
+    let holder = syscall::Bystander::with_user_namespace()
         .map_err(Error::call("make a user namespace for an id map"))?;
     let directory = format!("/proc/{}", holder.pid());
     write(&format!("{directory}/uid_map"), &format!("0 {uid} 1\n"))?;

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use siforge_agent_api::{Connection, Limits, MountReply, MountRequest, Refusal, peer};
 use siforge_launch::{
-    clone_detached, idmap_namespace, map_peer_groups, mount_squashfs, peer_groups,
+    LoopDevice, clone_detached, idmap_namespace, map_peer_groups, mount_loop_device,
+    mount_squashfs, peer_groups,
 };
 
 use crate::support::{Image, USER};
@@ -25,6 +27,19 @@ impl Mounted {
         std::fs::create_dir(&directory).unwrap();
         let size = std::fs::metadata(&file).unwrap().len();
         let mount = mount_squashfs(File::open(&file).unwrap().as_fd(), &file, 0, size).unwrap();
+        siforge_launch::attach(mount.as_fd(), &directory).unwrap();
+        Mounted { directory }
+    }
+
+    /// A mount of the loop device that `self` keeps alive.
+    fn again(&self, image: &Image) -> Mounted {
+        let number = std::fs::metadata(&self.directory).unwrap().dev();
+        let device = LoopDevice::open(rustix::fs::minor(number)).unwrap();
+        let file = std::fs::metadata(image.squashfs()).unwrap();
+        assert_eq!(device.backing().unwrap(), (file.dev(), file.ino()));
+        let directory = image.scratch.path().join("again");
+        std::fs::create_dir(&directory).unwrap();
+        let mount = mount_loop_device(&device, &device.path).unwrap();
         siforge_launch::attach(mount.as_fd(), &directory).unwrap();
         Mounted { directory }
     }
@@ -72,16 +87,16 @@ fn serve_once(listener: &UnixListener, mounted: &Path, claim: Option<u32>) {
 
 /// Runs a script as an ordinary user by the agent's mount; exit code and output.
 fn launch(image: &Image, claim: Option<u32>, script: &str) -> (Option<i32>, String) {
-    launch_with(image, claim, &[], script)
+    launch_from(&Mounted::new(image), image, claim, &[], script)
 }
 
-fn launch_with(
+fn launch_from(
+    mounted: &Mounted,
     image: &Image,
     claim: Option<u32>,
     options: &[&str],
     script: &str,
 ) -> (Option<i32>, String) {
-    let mounted = Mounted::new(image);
     let socket = image.scratch.path().join("agent.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
@@ -125,17 +140,37 @@ fn id_mapped_mount_and_groups() {
 
 #[test]
 fn users_cannot_clear_the_flags_of_the_agents_mount() {
+    let check = |image: &Image, mounted: &Mounted| {
+        let (code, text) = launch_from(mounted, image, None, &["--unlock"], "true");
+        let flags: Vec<&str> = text.lines().collect();
+        assert_eq!((code, flags.len()), (Some(0), 4), "{text}");
+        assert!(
+            flags[..3]
+                .iter()
+                .all(|line| line.starts_with("without") && line.contains("Err(")),
+            "{text}"
+        );
+        assert_eq!(flags[3], "the same: Ok(())");
+    };
     let image = Image::complete();
-    let (code, text) = launch_with(&image, None, &["--unlock"], "true");
-    let flags: Vec<&str> = text.lines().collect();
-    assert_eq!((code, flags.len()), (Some(0), 4), "{text}");
-    assert!(
-        flags[..3]
-            .iter()
-            .all(|line| line.starts_with("without") && line.contains("Err(")),
-        "{text}"
-    );
-    assert_eq!(flags[3], "the same: Ok(())");
+    check(&image, &Mounted::new(&image));
+    let image = Image::complete();
+    let first = Mounted::new(&image);
+    check(&image, &first.again(&image));
+}
+
+#[test]
+fn only_a_user_namespace_passes_for_one() {
+    // Not even asked: on a FUSE mount of the peer's, asking might never end.
+    let error = map_peer_groups(
+        File::open("/dev/null").unwrap().as_fd(),
+        std::process::id(),
+        0,
+        0,
+        &[],
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("no user namespace"), "{error}");
 }
 
 #[test]
