@@ -5,7 +5,7 @@ use crate::progress::{Phase, Progress};
 use crate::recipe::Codec;
 use crate::{Error, Limits, Recipe};
 use sha2::{Digest as _, Sha256};
-use siforge_oci::{Download, Resolved};
+use siforge_oci::{Download, Layer, Resolved};
 use siforge_reference::Digest;
 use siforge_rootfs::{
     ApplyError, Contents as RootfsContents, Ensure, Entry, EntryKind, InodeId, Merge, Meta,
@@ -162,13 +162,14 @@ fn pass(
         } else {
             merge.apply_tar(&mut tar, &mut writer)
         };
-        if let Err(error) = applied {
+        let read = match applied {
+            Ok(()) => tar.finish(),
             // The decoder knows better why its tar ended early.
-            return Err(tar
+            Err(error) => Err(tar
                 .failure()
-                .unwrap_or_else(|| apply_error(Some(&layer.digest), path, error)));
-        }
-        tar.finish()?;
+                .unwrap_or_else(|| apply_error(Some(&layer.digest), path, error))),
+        };
+        read.map_err(|error| blame(error, layer, download, &inputs.budget))?;
     }
     for dir in &contents.missing_dirs {
         merge.ensure(dir.path.as_bytes(), Ensure::Directory, contents.created);
@@ -189,6 +190,42 @@ fn pass(
             Outcome::Restart(visibility) => Pass::Again(visibility),
         },
     )
+}
+
+/// A layer's contents are to blame only when its blob is what the manifest names: one that is still on its way may prove
+/// wrong at its end, and one of the cache may have changed on the disk.
+fn blame(error: Error, layer: &Layer, download: &Arc<Download>, budget: &Budget) -> Error {
+    if !error.may_be_the_blobs() {
+        return error;
+    }
+    let (mut reader, mut sha) = (download.reader(), Sha256::new());
+    let mut buffer = vec![0; HASH_BUFFER];
+    let damaged = |source| Error::Blob {
+        layer: layer.digest,
+        source,
+    };
+    loop {
+        if budget.is_cancelled() {
+            return Error::Cancelled;
+        }
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => sha.update(&buffer[..n]),
+            Err(source) => {
+                return source
+                    .downcast::<siforge_oci::Error>()
+                    .map_or_else(damaged, Error::Oci);
+            }
+        }
+    }
+    let got = Digest::from_bytes(sha.finalize().into());
+    match got == layer.digest {
+        true => error,
+        false => damaged(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has become {got}"),
+        )),
+    }
 }
 
 /// Takes no contents.

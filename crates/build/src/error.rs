@@ -11,6 +11,9 @@ pub enum Error {
     /// The registry's side: has a reaction of its own.
     #[error(transparent)]
     Oci(#[from] siforge_oci::Error),
+    /// What is on this machine's disk is not what was verified when it came.
+    #[error("the copy of layer {layer} on the disk is damaged: {source}")]
+    Blob { layer: Digest, source: io::Error },
     #[error("decoding layer {layer} as {compression:?}: {source}")]
     Decode {
         layer: Digest,
@@ -81,6 +84,7 @@ impl Error {
         use siforge_squashfs::write::Error as Squashfs;
         match self {
             Self::File { .. }
+            | Self::Blob { .. }
             | Self::Thread { .. }
             | Self::DecoderGone
             | Self::Panicked(_)
@@ -97,10 +101,25 @@ impl Error {
         }
     }
 
-    /// The layer whose bytes were not what they should be, if that is what happened.
+    /// Whether a blob that is not what the manifest names can look like this. Limits are not among it: what is too large is
+    /// not fetched to its end first.
+    pub(crate) fn may_be_the_blobs(&self) -> bool {
+        use siforge_rootfs::{Error as Rootfs, tar};
+        match self {
+            Self::Decode { .. } | Self::DiffId { .. } => true,
+            Self::Layer { source, .. } => match source {
+                Rootfs::Tar(tar::Error::TooLong { .. }) => false,
+                Rootfs::Tar(_) => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// The layer whose copy on the disk is damaged, if that is what happened.
     pub(crate) fn damaged_layer(&self) -> Option<&Digest> {
         match self {
-            Self::Decode { layer, .. } | Self::DiffId { layer, .. } => Some(layer),
+            Self::Blob { layer, .. } => Some(layer),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 //! and the registry gives it to this build's credentials now ([`Reuse::Vouched`]); otherwise the bytes are fetched again.
 
 use crate::Error;
-use crate::convert::file_error;
+use crate::run::blocking;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use siforge_oci::{Client, Download, Layer, Operation, Resolved};
 use siforge_reference::Digest;
@@ -34,7 +34,9 @@ pub(crate) struct Cache<'a> {
 struct Blob {
     layer: Layer,
     download: Arc<Download>,
-    /// None: from the cache.
+    /// From the cache: nothing is fetched.
+    cached: bool,
+    /// None for what is cached, and for a layer that the image has twice: its first one is fetched.
     pending: Option<PendingBlob>,
 }
 
@@ -72,11 +74,13 @@ impl Fetch {
         let mut blobs: Vec<Blob> = Vec::with_capacity(layers.len());
         for (layer, usable) in layers {
             let same = blobs.iter().find(|blob| blob.layer.digest == layer.digest);
-            if let Some(twin) = same.map(|blob| blob.download.clone()) {
+            if let Some((download, cached)) = same.map(|blob| (blob.download.clone(), blob.cached))
+            {
                 // The same layer twice in one image: fetched once, read twice.
                 blobs.push(Blob {
                     layer,
-                    download: twin,
+                    download,
+                    cached,
                     pending: None,
                 });
                 continue;
@@ -90,16 +94,15 @@ impl Fetch {
                 Some(file) => Blob {
                     download: Download::complete(file, layer.size),
                     layer,
+                    cached: true,
                     pending: None,
                 },
                 None => {
                     let pending = cache.blobs.begin(&layer.digest)?;
-                    let file = pending.file().try_clone().map_err(|source| {
-                        file_error("duplicate the descriptor of", pending.path(), source)
-                    })?;
                     Blob {
-                        download: Download::new(file, layer.size),
+                        download: Download::new(pending.file().clone(), layer.size),
                         layer,
+                        cached: false,
                         pending: Some(pending),
                     }
                 }
@@ -125,7 +128,7 @@ impl Fetch {
     pub(crate) fn cached(&self) -> Vec<Digest> {
         self.blobs
             .iter()
-            .filter(|blob| blob.pending.is_none())
+            .filter(|blob| blob.cached)
             .map(|blob| blob.layer.digest)
             .collect()
     }
@@ -133,7 +136,7 @@ impl Fetch {
     /// For a progress display: digest, compressed bytes, and the download unless the blob is there.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)> {
         self.blobs.iter().map(|blob| {
-            let download = blob.pending.as_ref().map(|_| blob.download.clone());
+            let download = (!blob.cached).then(|| blob.download.clone());
             (blob.layer.digest, blob.layer.size, download)
         })
     }
@@ -160,6 +163,7 @@ impl Fetch {
                 layer,
                 download,
                 pending,
+                ..
             } = blob;
             pending.map(|pending| (layer, download, pending))
         });
@@ -168,7 +172,8 @@ impl Fetch {
             .try_for_each_concurrent(parallel, |(layer, download, pending)| async move {
                 client.fetch(&resolved.reference, &layer, download).await?;
                 if cache.reuse != Reuse::Never {
-                    pending.commit()?;
+                    // Its fsync may take seconds, and the other blobs of this build come in on the same task.
+                    blocking(move || Ok(pending.commit()?)).await?;
                     cache
                         .blobs
                         .note_origin(&layer.digest, &resolved.reference.registry)?;

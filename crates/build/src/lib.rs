@@ -17,6 +17,8 @@ mod convert;
 mod decode;
 mod error;
 mod fetch;
+#[cfg(test)]
+mod golden;
 mod output;
 mod progress;
 mod recipe;

@@ -92,7 +92,12 @@ pub async fn build(
     progress: Arc<Progress>,
 ) -> Result<Built, Error> {
     let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
-    if let Some(record) = store.recipe(&key)? {
+    // A damaged record is no more than a missing one: what is built takes its place.
+    let recorded = match store.recipe(&key) {
+        Err(siforge_store::Error::Damaged { .. }) => None,
+        recorded => recorded?,
+    };
+    if let Some(record) = recorded {
         progress.enter(Phase::Done);
         return Ok(built(
             store,
@@ -246,7 +251,7 @@ async fn assemble(
         let fetching = fetch.run(client, resolved, cache, settings.parallel_blobs);
         let result = fetch_and_convert(fetching, inputs, target).await;
         match result {
-            // Its bytes were right when they were cached: the disk or someone changed them. Once per blob.
+            // The disk or someone changed it since it was cached. Once per blob.
             Err(error) => match error.damaged_layer() {
                 Some(layer) if cached.contains(layer) && !damaged.contains(layer) => {
                     cache.blobs.remove(layer)?;
@@ -296,7 +301,7 @@ impl Drop for CancelOnDrop {
 }
 
 /// Runs what blocks away from the runtime's threads; a panic becomes an error.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {

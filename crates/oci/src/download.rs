@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// A blob's file with its watermark. See the module.
 #[derive(Debug)]
 pub struct Download {
-    file: File,
+    file: Arc<File>,
     size: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -34,9 +34,9 @@ struct State {
 impl Download {
     /// A blob of `size` bytes that [`Client::fetch`](crate::Client::fetch) will write to `file`, which must be open for
     /// reading and writing. Its readers wait until a fetch is under way, so one that is never fetched must be failed.
-    pub fn new(file: File, size: u64) -> Arc<Self> {
+    pub fn new(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
         Self::with_state(
-            file,
+            file.into(),
             size,
             State {
                 written: 0,
@@ -46,9 +46,9 @@ impl Download {
     }
 
     /// A blob that is there already: `file` holds its `size` bytes, and the caller vouches for them.
-    pub fn complete(file: File, size: u64) -> Arc<Self> {
+    pub fn complete(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
         Self::with_state(
-            file,
+            file.into(),
             size,
             State {
                 written: size,
@@ -57,7 +57,7 @@ impl Download {
         )
     }
 
-    fn with_state(file: File, size: u64, state: State) -> Arc<Self> {
+    fn with_state(file: Arc<File>, size: u64, state: State) -> Arc<Self> {
         Arc::new(Self {
             file,
             size,

@@ -10,6 +10,7 @@ use crate::{Error, layout, leftovers};
 use siforge_reference::Digest;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Private images' layers lie here too: only the builder (and its group) reads blobs.
 const MODE: u32 = 0o640;
@@ -68,8 +69,9 @@ impl Blobs {
 }
 
 impl PendingBlob {
-    /// Open for reading and writing, empty.
-    pub fn file(&self) -> &File {
+    /// Open for reading and writing, empty. Shared, not duplicated: an image may have some hundred blobs, and a process some
+    /// thousand descriptors.
+    pub fn file(&self) -> &Arc<File> {
         &self.temp.file
     }
 

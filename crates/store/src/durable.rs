@@ -14,12 +14,13 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An unfinished file; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Temp {
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     path: PathBuf,
 }
 
@@ -34,7 +35,10 @@ impl Temp {
             .mode(0o600)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        Ok(Self { file, path })
+        Ok(Self {
+            file: Arc::new(file),
+            path,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -243,7 +247,7 @@ pub(crate) fn json_temp<T: Serialize>(dir: &Path, value: &T, mode: u32) -> Resul
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|error| Error::io("encode", dir)(error.into()))?;
     bytes.push(b'\n');
-    (&temp.file)
+    (&*temp.file)
         .write_all(&bytes)
         .map_err(Error::io("write", temp.path()))?;
     temp.seal(mode)?;

@@ -7,6 +7,7 @@ use crate::durable::{self, Link};
 use crate::{Error, Store};
 use serde::{Deserialize, Serialize};
 use siforge_reference::Digest;
+use std::fs::File;
 
 const FORMAT: u32 = 1;
 const LIMIT: u64 = 64 << 10;
@@ -35,7 +36,7 @@ impl RecipeRecord {
 }
 
 impl Store {
-    /// What this recipe built, if the artifact is still there. A caller that then writes a ref must open the artifact again after it.
+    /// What this recipe built, if the artifact is still there, in its length. A caller that then writes a ref must open the artifact again after it.
     pub fn recipe(&self, key: &Digest) -> Result<Option<RecipeRecord>, Error> {
         let path = self.layout().recipe(key);
         let record: Option<RecipeRecord> = durable::read_json(&path, LIMIT, FORMAT)?;
@@ -44,7 +45,16 @@ impl Store {
                 path,
                 reason: format!("it names the recipe {}", record.recipe),
             }),
-            Some(record) => Ok(self.open_artifact(&record.digest)?.map(|_| record)),
+            Some(record) => {
+                let artifact = self.open_artifact(&record.digest)?;
+                let is_whole = |file: &File| {
+                    let metadata = file.metadata().map_err(Error::io("stat", &path))?;
+                    Ok(metadata.len() == record.size)
+                };
+                // One that was cut off is built again; publishing finds the damage and puts the new one in its place.
+                let whole = artifact.as_ref().map(is_whole).transpose()?;
+                Ok((whole == Some(true)).then_some(record))
+            }
             None => Ok(None),
         }
     }

@@ -254,6 +254,10 @@ fn recipes_keep_their_first_artifact_while_it_is_there() {
     );
     publish(&store, BYTES).settle().unwrap();
     assert_eq!(store.recipe(&key).unwrap().unwrap(), record);
+    std::fs::write(store.layout().artifact(&record.digest), &BYTES[..5]).unwrap();
+    assert_eq!(store.recipe(&key).unwrap(), None, "its artifact is cut off");
+    publish(&store, BYTES).settle().unwrap();
+    assert_eq!(store.recipe(&key).unwrap().unwrap(), record);
     publish(&store, b"other").settle().unwrap();
     let other = RecipeRecord::new(key, digest(b"other"), 5);
     assert_eq!(store.record_recipe(other.clone()).unwrap(), record);
