@@ -11,7 +11,6 @@ mod root;
 mod terminal;
 mod unpacked;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use config::Config;
 use std::process::ExitCode;
@@ -20,7 +19,8 @@ use std::process::ExitCode;
 const FAILURE: u8 = 255;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::parse_words(&words) {
         Ok(cli) => cli,
         Err(error) => {
             let wrong = error.use_stderr();

@@ -9,6 +9,7 @@ use siforge_oci::{Client, Platform, Resolved, Tls};
 use siforge_reference::{Context, ImageRef, Reference};
 use siforge_store::{Blobs, Store};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A CA bundle is some 200 kB; more is a mistake.
 const CA_FILE_LIMIT: u64 = 16 << 20;
@@ -233,6 +234,10 @@ fn codec(text: &str) -> Result<Codec, Error> {
     }
 }
 
+/// How long an exit waits for threads that are in their last block or write a blob through to the disk. What a slower
+/// disk leaves is swept by the next pull.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
 /// Runs `work` until it ends or the user presses Ctrl-C; either way nothing half-written stays.
 fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -251,8 +256,8 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
             _ = terminated.recv() => Err(Error::Interrupted { signal: "SIGTERM" }),
         }
     });
-    // A conversion thread that is still in its last block may not hold up the exit.
-    runtime.shutdown_background();
+    // What writes on a thread of its own removes its unnamed files when it ends.
+    runtime.shutdown_timeout(LAST_WRITES);
     result
 }
 

@@ -169,7 +169,7 @@ fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), 
         store: root.to_owned(),
     };
     let digest = match &reference.digest {
-        Some(digest) => digest.clone(),
+        Some(digest) => *digest,
         None => {
             let current = store.read_ref(&reference.namespace, &reference.name)?;
             current.ok_or_else(missing)?.content.digest

@@ -195,12 +195,14 @@ case "$1" in
         if [ ! -e "$1" ]; then _siforge_wrong="execute $1: No such file or directory"
         elif [ -d "$1" ] || [ ! -x "$1" ]; then _siforge_wrong="execute $1: Permission denied"; fi ;;
     *)
-        _siforge_wrong="\"$1\": executable file not found in \$PATH"
-        set -f; IFS=:
-        for _siforge_dir in $PATH; do
-            if [ -f "${_siforge_dir:-.}/$1" ] && [ -x "${_siforge_dir:-.}/$1" ]; then _siforge_wrong=; break; fi
-        done
-        set +f; unset IFS _siforge_dir ;;
+        # In a process of its own: the image may have set IFS.
+        (
+            set -f; IFS=:
+            for _siforge_dir in $PATH; do
+                if [ -f "${_siforge_dir:-.}/$1" ] && [ -x "${_siforge_dir:-.}/$1" ]; then exit 0; fi
+            done
+            exit 1
+        ) || _siforge_wrong="\"$1\": executable file not found in \$PATH" ;;
 esac
 if [ -n "$_siforge_wrong" ]; then echo "siforge: error: $_siforge_wrong" >&2; exit 255; fi
 unset _siforge_wrong
