@@ -1,6 +1,6 @@
 //! What can be typed. Names and meanings are Apptainer 1.4's; nothing here reads the environment or acts.
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -20,10 +20,6 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXEC_ABOUT: &str = "Run a command in an image";
-const RUN_ABOUT: &str = "Run an image's default command";
-const SHELL_ABOUT: &str = "Start a shell in an image";
-
 /// One subcommand by itself.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -38,27 +34,22 @@ impl Cli {
     /// Parses the words of a command line, the program's name first.
     ///
     /// A launch is measured in hundreds of microseconds, and clap builds each option of each subcommand before it parses:
-    /// so a command line that starts with one of the three that launch is parsed for that one alone.
+    /// so a command line that starts with one of the three that launch is first parsed for that one alone. Whatever is not
+    /// a launch then (help, a mistake) is for the whole parser, which has the right words for it.
     pub(crate) fn parse_words(words: &[OsString]) -> Result<Self, clap::Error> {
-        match words.get(1).and_then(|word| word.to_str()) {
-            Some("exec") => alone("siforge exec", EXEC_ABOUT, words, Command::Exec),
-            Some("run") => alone("siforge run", RUN_ABOUT, words, Command::Run),
-            Some("shell") => alone("siforge shell", SHELL_ABOUT, words, Command::Shell),
-            _ => Self::try_parse_from(words),
-        }
+        let launch = match words.get(1).and_then(|word| word.to_str()) {
+            Some("exec") => alone(words, Command::Exec),
+            Some("run") => alone(words, Command::Run),
+            Some("shell") => alone(words, Command::Shell),
+            _ => None,
+        };
+        launch.map_or_else(|| Self::try_parse_from(words), Ok)
     }
 }
 
-fn alone<A: Args>(
-    name: &'static str,
-    about: &'static str,
-    words: &[OsString],
-    command: fn(A) -> Command,
-) -> Result<Cli, clap::Error> {
-    let parser = Alone::<A>::command().name(name).bin_name(name).about(about);
-    let matches = parser.try_get_matches_from(std::iter::once(&OsString::from(name)).chain(&words[2..]))?;
-    let Alone { global, options } = Alone::from_arg_matches(&matches)?;
-    Ok(Cli {
+fn alone<A: Args>(words: &[OsString], command: fn(A) -> Command) -> Option<Cli> {
+    let Alone { global, options } = Alone::try_parse_from(words.get(1..)?).ok()?;
+    Some(Cli {
         global,
         command: command(options),
     })
@@ -89,11 +80,11 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Build a SIF file from a source
     Build(Build),
-    #[command(about = EXEC_ABOUT)]
+    /// Run a command in an image
     Exec(Exec),
-    #[command(about = RUN_ABOUT)]
+    /// Run an image's default command
     Run(Run),
-    #[command(about = SHELL_ABOUT)]
+    /// Start a shell in an image
     Shell(Shell),
     /// Show an image's metadata
     Inspect(Inspect),
@@ -397,6 +388,7 @@ mod tests {
 
     #[test]
     fn definitions_are_consistent() {
+        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
@@ -411,10 +403,20 @@ mod tests {
                 (alone, among) => panic!("{words:?}: {alone:?}, {among:?}"),
             }
         };
-        check(&["siforge", "exec", "-q", "-B", "/a", "--pid", "x.sif", "ls", "-l", "-q"]);
+        check(&[
+            "siforge", "exec", "-q", "-B", "/a", "--pid", "x.sif", "ls", "-l", "-q",
+        ]);
         check(&["siforge", "exec", "x.sif"]);
         check(&["siforge", "exec", "--no-such-option", "x.sif", "ls"]);
-        check(&["siforge", "run", "-vv", "--no-https", "docker://x", "--", "-a"]);
+        check(&[
+            "siforge",
+            "run",
+            "-vv",
+            "--no-https",
+            "docker://x",
+            "--",
+            "-a",
+        ]);
         check(&["siforge", "run"]);
         check(&["siforge", "run", "--help"]);
         check(&["siforge", "shell", "--shell", "/bin/zsh", "-C", "x.sif"]);
