@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// All connections. Each costs a thread with a small stack; 128 ranks of a step fit several times.
 const TOTAL: usize = 512;
+/// Of these for root alone: Slurm's hooks and health check get through however busy users are.
+const FOR_ROOT: usize = 64;
 /// Connections of one uid other than root: no user keeps the others out.
 const PER_USER: usize = 256;
 
@@ -18,7 +20,11 @@ impl Admission {
     /// Whether one more of `uid` may connect; if so it is counted.
     pub fn enter(&mut self, uid: u32) -> bool {
         let mine = self.by_user.get(&uid).copied().unwrap_or(0);
-        if self.total >= TOTAL || (uid != 0 && mine >= PER_USER) {
+        let (room, share) = match uid {
+            0 => (TOTAL, TOTAL),
+            _ => (TOTAL - FOR_ROOT, PER_USER),
+        };
+        if self.total >= room || mine >= share {
             return false;
         }
         self.total += 1;
@@ -45,15 +51,14 @@ mod tests {
         let mut admission = Admission::default();
         assert!((0..PER_USER).all(|_| admission.enter(1000)));
         assert!(!admission.enter(1000));
-        assert!((0..TOTAL - PER_USER).all(|_| admission.enter(0)));
-        assert!(!admission.enter(0));
+        let others = TOTAL - FOR_ROOT - PER_USER;
+        assert!((0..others).all(|_| admission.enter(1001)));
         assert!(!admission.enter(1001));
-        admission.leave(1000);
-        assert!(admission.enter(1001));
-        for _ in 0..PER_USER - 1 {
-            admission.leave(1000);
-        }
-        admission.leave(1001);
+        assert!((0..FOR_ROOT).all(|_| admission.enter(0)));
+        assert!(!admission.enter(0));
+        (0..=FOR_ROOT).for_each(|_| admission.leave(1000));
+        assert!(admission.enter(1002) && !admission.enter(1002));
+        (FOR_ROOT + 1..PER_USER).for_each(|_| admission.leave(1000));
         assert!(admission.enter(1000));
         assert_eq!(admission.by_user.get(&1000), Some(&1));
     }

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! A mount is good when its name is a digest, it is a squashfs on a read-only loop device, and that device's backing file is
-//! the artifact which the store has under this digest: the same path, which the file has not lost (sysfs says so when it has). An
-//! artifact is published by link, which never replaces a name, so path and life are its identity. Its bytes were verified by the
-//! agent that mounted them.
+//! the artifact which the store has under this digest: the same path, which the file has not lost (sysfs says so when it has), and
+//! the same inode (the device says so: a name that another node gave to another file still looks the same from here). Its bytes
+//! were verified by the agent that mounted them.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use siforge_reference::Digest;
 
-use crate::loops::Loop;
+use crate::loops::{FileId, Loop};
 
 /// Major number of loop devices (Documentation/admin-guide/devices.txt).
 const LOOP_MAJOR: u32 = 7;
@@ -108,13 +108,13 @@ pub fn digest_of_name(name: &OsStr) -> Option<Digest> {
     }
 }
 
-/// Judges everything mounted directly under `directory`. `device` tells about a loop device by its minor number, `artifact`
-/// gives the path, without symbolic links, of the artifact that the store has under a digest now.
+/// Judges everything mounted directly under `directory`. `device` tells about a loop device and its file by its minor number,
+/// `artifact` gives path (without symbolic links) and identity of the artifact that the store has under a digest now.
 pub fn judge(
     mounts: &[MountPoint],
     directory: &Path,
-    device: &dyn Fn(u32) -> Option<Loop>,
-    artifact: &dyn Fn(&Digest) -> Option<PathBuf>,
+    device: &dyn Fn(u32) -> Option<(Loop, FileId)>,
+    artifact: &dyn Fn(&Digest) -> Option<(PathBuf, FileId)>,
 ) -> Vec<Verdict> {
     let mut by_path: BTreeMap<&Path, Vec<&MountPoint>> = BTreeMap::new();
     for mount in mounts {
@@ -140,8 +140,8 @@ pub fn judge(
 fn judge_one(
     path: &Path,
     stack: &[&MountPoint],
-    device: &dyn Fn(u32) -> Option<Loop>,
-    artifact: &dyn Fn(&Digest) -> Option<PathBuf>,
+    device: &dyn Fn(u32) -> Option<(Loop, FileId)>,
+    artifact: &dyn Fn(&Digest) -> Option<(PathBuf, FileId)>,
 ) -> Result<Digest, &'static str> {
     let digest = path
         .file_name()
@@ -167,12 +167,12 @@ fn judge_one(
     let (LOOP_MAJOR, minor) = mount.device else {
         return Err("it is not on a loop device");
     };
-    let device = device(minor).ok_or("no file is bound to its loop device")?;
+    let (device, behind) = device(minor).ok_or("no file is bound to its loop device")?;
     if !device.read_only {
         return Err("its loop device is writable");
     }
-    let artifact = artifact(&digest).ok_or("the store no longer has this artifact")?;
-    if device.file != artifact || device.deleted {
+    let (artifact, id) = artifact(&digest).ok_or("the store no longer has this artifact")?;
+    if device.file != artifact || device.deleted || behind != id {
         return Err("its backing file is not the store's artifact");
     }
     Ok(digest)
@@ -226,9 +226,14 @@ mod tests {
 
     struct Found {
         mountinfo: String,
-        device: Option<Loop>,
-        artifact: Option<PathBuf>,
+        device: Option<(Loop, FileId)>,
+        artifact: Option<(PathBuf, FileId)>,
     }
+
+    const ID: FileId = FileId {
+        device: 1,
+        inode: 2,
+    };
 
     fn good() -> Found {
         let device = Loop {
@@ -245,8 +250,8 @@ mod tests {
                 "ro,nosuid,nodev,relatime",
                 "squashfs",
             ),
-            device: Some(device),
-            artifact: Some("/store/a.sif".into()),
+            device: Some((device, ID)),
+            artifact: Some(("/store/a.sif".into(), ID)),
         }
     }
 
@@ -274,59 +279,67 @@ mod tests {
     }
 
     #[test]
-    fn only_the_stores_own_artifact_is_adopted() {
+    fn only_a_mount_as_the_agent_makes_it_is_adopted() {
         let path = format!("/state/mounts/{HEX}");
-        let device = |change: &dyn Fn(&mut Loop)| {
-            let mut found = good();
-            change(found.device.as_mut().unwrap());
-            found
-        };
-        check("good", good(), Ok(()));
-        let renamed = line("7:3", "/state/mounts/x", "ro,nosuid,nodev", "squashfs");
-        check(
-            "name",
-            Found {
-                mountinfo: renamed,
+        let check_line = |name: &str, mountinfo: String, expected| {
+            let found = Found {
+                mountinfo,
                 ..good()
-            },
+            };
+            check(name, found, expected);
+        };
+        let good_line = || good().mountinfo;
+        check_line("good", good_line(), Ok(()));
+        check_line(
+            "name",
+            line("7:3", "/state/mounts/x", "ro,nosuid,nodev", "squashfs"),
             Err("its name is not a digest"),
         );
-        let twice = good().mountinfo.repeat(2);
-        check(
+        check_line(
             "stacked",
-            Found {
-                mountinfo: twice,
-                ..good()
-            },
+            good_line().repeat(2),
             Err("it is mounted over itself"),
         );
-        let tmpfs = line("0:40", &path, "ro,nosuid,nodev", "tmpfs");
-        check(
+        check_line(
             "type",
-            Found {
-                mountinfo: tmpfs,
-                ..good()
-            },
+            line("0:40", &path, "ro,nosuid,nodev", "tmpfs"),
             Err("it is not a squashfs"),
         );
-        let suid = line("7:3", &path, "ro,nodev", "squashfs");
-        check(
-            "options",
-            Found {
-                mountinfo: suid,
-                ..good()
-            },
-            Err("it is not mounted ro,nosuid,nodev"),
-        );
-        let disk = line("8:1", &path, "ro,nosuid,nodev", "squashfs");
-        check(
-            "device",
-            Found {
-                mountinfo: disk,
-                ..good()
-            },
+        for options in ["ro,nodev", "ro,nosuid", "rw,nosuid,nodev"] {
+            check_line(
+                options,
+                line("7:3", &path, options, "squashfs"),
+                Err("it is not mounted ro,nosuid,nodev"),
+            );
+        }
+        check_line(
+            "disk",
+            line("8:1", &path, "ro,nosuid,nodev", "squashfs"),
             Err("it is not on a loop device"),
         );
+    }
+
+    #[test]
+    fn only_the_stores_own_artifact_is_adopted() {
+        let check_device = |name: &str, change: &dyn Fn(&mut (Loop, FileId)), expected| {
+            let mut found = good();
+            change(found.device.as_mut().unwrap());
+            check(name, found, Err(expected));
+        };
+        let another = "its backing file is not the store's artifact";
+        check_device(
+            "writable",
+            &|(device, _)| device.read_only = false,
+            "its loop device is writable",
+        );
+        check_device("unlinked", &|(device, _)| device.deleted = true, another);
+        check_device(
+            "path",
+            &|(device, _)| device.file = "/trash/a.sif".into(),
+            another,
+        );
+        check_device("inode", &|(_, id)| id.inode += 1, another);
+        check_device("file system", &|(_, id)| id.device += 1, another);
         check(
             "no loop",
             Found {
@@ -336,27 +349,12 @@ mod tests {
             Err("no file is bound to its loop device"),
         );
         check(
-            "writable",
-            device(&|d| d.read_only = false),
-            Err("its loop device is writable"),
-        );
-        check(
-            "gone",
+            "no artifact",
             Found {
                 artifact: None,
                 ..good()
             },
             Err("the store no longer has this artifact"),
-        );
-        check(
-            "unlinked",
-            device(&|d| d.deleted = true),
-            Err("its backing file is not the store's artifact"),
-        );
-        check(
-            "path",
-            device(&|d| d.file = "/trash/a.sif".into()),
-            Err("its backing file is not the store's artifact"),
         );
     }
 

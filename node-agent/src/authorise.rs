@@ -70,12 +70,13 @@ pub fn decide<E>(
 }
 
 /// Whether /proc/PID/cgroup (cgroups(7)) shows a process of a pod: the kubelet puts every pod below a group of this name, with
-/// either cgroup driver and version.
+/// either cgroup driver and version. An agent in a cgroup namespace of its own sees its neighbours as `/../…` (cgroup_namespaces(7)),
+/// which may hide that group: whoever is shown so may be in a pod, and counts as one.
 pub fn is_in_pod(cgroup: &str) -> bool {
     cgroup.lines().any(|line| {
         line.splitn(3, ':')
             .nth(2)
-            .is_some_and(|path| path.contains("kubepods"))
+            .is_some_and(|path| path.contains("kubepods") || path.starts_with("/.."))
     })
 }
 
@@ -245,6 +246,7 @@ mod tests {
                 true,
             ),
             ("12:cpu:/kubepods/besteffort/pod1/2\n0::/\n", true),
+            ("0::/../../pod1/cri-containerd-2\n", true),
             ("0::/user.slice/user-1000.slice/session-3.scope\n", false),
             (
                 "0::/system.slice/slurmstepd.scope/job_1/step_0/user/task_0\n",

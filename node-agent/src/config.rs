@@ -462,90 +462,67 @@ mod tests {
         );
     }
 
+    fn refused(
+        options: &Options,
+        environment: &[(&str, &str)],
+        file: Option<&str>,
+        expected: &str,
+    ) {
+        let error = check(options, environment, file).expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+
     #[test]
-    fn bad_settings_are_named() {
-        type Case<'a> = (
-            &'a str,
-            Options,
-            &'a [(&'a str, &'a str)],
-            Option<&'a str>,
-            &'a str,
+    fn bad_flags_are_named() {
+        let none = Options::default();
+        refused(&none, &[], None, "no store is configured");
+        let flag = |options, expected| refused(&options, &[], None, expected);
+        flag(
+            Options {
+                store: Some("s".into()),
+                ..base()
+            },
+            "setting store: \"s\" is not an absolute path",
         );
-        let cases: &[Case<'_>] = &[
-            (
-                "no store",
-                Options::default(),
-                &[],
-                None,
-                "no store is configured",
-            ),
-            (
-                "relative store",
-                Options {
-                    store: Some("s".into()),
-                    ..base()
-                },
-                &[],
-                None,
-                "setting store: \"s\" is not an absolute path",
-            ),
-            (
-                "linger",
-                base(),
-                &[("SIFORGE_AGENT_LINGER", "soon")],
-                None,
-                "setting linger: \"soon\" is not a number",
-            ),
-            (
-                "year",
-                Options {
-                    linger: Some(u64::MAX),
-                    ..base()
-                },
-                &[],
-                None,
-                "more than a year",
-            ),
-            (
-                "mounts",
-                Options {
-                    max_mounts: Some(0),
-                    ..base()
-                },
-                &[],
-                None,
-                "setting max-mounts",
-            ),
-            (
-                "integrity",
-                base(),
-                &[("SIFORGE_AGENT_INTEGRITY", "no")],
-                None,
-                "setting integrity",
-            ),
-            (
-                "unknown key",
-                base(),
-                &[],
-                Some("stroe = \"/x\"\n"),
-                "unknown field `stroe`",
-            ),
-            ("not toml", base(), &[], Some("store"), "configuration "),
-            (
-                "node name",
-                Options {
-                    node_name: Some("../x".into()),
-                    ..base()
-                },
-                &[],
-                None,
-                "setting node-name",
-            ),
-        ];
-        for (name, options, environment, file, expected) in cases {
-            let error = check(options, environment, *file).expect_err(name);
-            assert!(error.contains(expected), "{name}: {error}");
-        }
+        flag(
+            Options {
+                linger: Some(u64::MAX),
+                ..base()
+            },
+            "more than a year",
+        );
+        flag(
+            Options {
+                max_mounts: Some(0),
+                ..base()
+            },
+            "setting max-mounts",
+        );
+        flag(
+            Options {
+                node_name: Some("../x".into()),
+                ..base()
+            },
+            "setting node-name",
+        );
+    }
+
+    #[test]
+    fn bad_variables_are_named() {
+        let variable = |name, value, expected| refused(&base(), &[(name, value)], None, expected);
+        variable(
+            "SIFORGE_AGENT_LINGER",
+            "soon",
+            "setting linger: \"soon\" is not a number",
+        );
+        variable("SIFORGE_AGENT_INTEGRITY", "no", "setting integrity");
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let file = |text, expected| refused(&base(), &[], Some(text), expected);
+        file("stroe = \"/x\"\n", "unknown field `stroe`");
+        file("store", "configuration ");
     }
 
     #[test]

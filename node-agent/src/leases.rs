@@ -37,6 +37,11 @@ pub enum Error {
     /// One user holds too many.
     #[error("uid {owner} holds {NAMES_PER_USER} leases already: release some")]
     TooManyOfUser { owner: u32 },
+    /// One user holds too many images.
+    #[error(
+        "uid {owner} holds leases on {share} images already, its share of this node: release some"
+    )]
+    TooManyImagesOfUser { owner: u32, share: usize },
     /// The node holds too many.
     #[error("the node's agent holds {NAMES} leases already")]
     TooMany,
@@ -104,15 +109,27 @@ impl Leases {
         }
     }
 
-    /// Takes or extends a lease; true when that changed anything that is saved.
+    /// Takes or extends a lease; true when that changed anything that is saved. `share` is how many images one user other than root
+    /// may hold: what is leased is not unmounted to make room.
     pub fn take(
         &mut self,
         owner: u32,
         name: &str,
         digest: &Digest,
+        share: usize,
         now: Moment,
     ) -> Result<bool, Error> {
         check_name(name)?;
+        if owner != 0 {
+            let own = self.held.range((owner, String::new())..);
+            let own: BTreeSet<&Digest> = own
+                .take_while(|((uid, _), _)| *uid == owner)
+                .flat_map(|(_, held)| &held.digests)
+                .collect();
+            if own.len() >= share && !own.contains(digest) {
+                return Err(Error::TooManyImagesOfUser { owner, share });
+            }
+        }
         let key = (owner, name.to_owned());
         if let Some(held) = self.held.get_mut(&key) {
             if held.digests.contains(digest) {
@@ -219,6 +236,8 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    const SHARE: usize = 8;
+
     fn digest(n: u8) -> Digest {
         Digest::from_bytes([n; 32])
     }
@@ -231,8 +250,14 @@ mod tests {
     fn a_name_belongs_to_its_owner_and_root_ends_all() {
         let mut leases = Leases::default();
         for owner in [0, 1000, 1001] {
-            assert_eq!(leases.take(owner, "slurm-1", &digest(1), at(0)), Ok(true));
-            assert_eq!(leases.take(owner, "slurm-1", &digest(1), at(0)), Ok(false));
+            assert_eq!(
+                leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)),
+                Ok(true)
+            );
+            assert_eq!(
+                leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)),
+                Ok(false)
+            );
         }
         assert_eq!(leases.all_names(1000), ["slurm-1"]);
         assert_eq!(leases.release(1000, "slurm-1"), BTreeSet::from([digest(1)]));
@@ -246,9 +271,9 @@ mod tests {
     #[test]
     fn they_survive_a_restart() {
         let mut leases = Leases::default();
-        leases.take(0, "a", &digest(1), at(5)).unwrap();
-        leases.take(0, "a", &digest(2), at(6)).unwrap();
-        leases.take(7, "b", &digest(2), at(7)).unwrap();
+        leases.take(0, "a", &digest(1), SHARE, at(5)).unwrap();
+        leases.take(0, "a", &digest(2), SHARE, at(6)).unwrap();
+        leases.take(7, "b", &digest(2), SHARE, at(7)).unwrap();
         let text = serde_json::to_string(&leases.saved()).unwrap();
         let mut again = Leases::restored(serde_json::from_str(&text).unwrap(), at(8));
         assert_eq!(again.names_of(&digest(2), 0), ["a", "b"]);
@@ -277,24 +302,28 @@ mod tests {
         for name in ["", "a b", "a/b", "a\nb", "é", &"x".repeat(NAME_LIMIT + 1)] {
             assert!(
                 matches!(
-                    leases.take(0, name, &digest(1), at(0)),
+                    leases.take(0, name, &digest(1), SHARE, at(0)),
                     Err(Error::Name { .. })
                 ),
                 "{name}"
             );
         }
         for n in 0..NAMES_PER_USER {
-            leases.take(5, &format!("n{n}"), &digest(1), at(0)).unwrap();
+            leases
+                .take(5, &format!("n{n}"), &digest(1), SHARE, at(0))
+                .unwrap();
         }
         assert_eq!(
-            leases.take(5, "more", &digest(1), at(0)),
+            leases.take(5, "more", &digest(1), SHARE, at(0)),
             Err(Error::TooManyOfUser { owner: 5 })
         );
-        assert_eq!(leases.take(6, "other", &digest(1), at(0)), Ok(true));
+        assert_eq!(leases.take(6, "other", &digest(1), SHARE, at(0)), Ok(true));
         for n in 0..DIGESTS {
-            leases.take(0, "many", &digest(n as u8), at(0)).unwrap();
+            leases
+                .take(0, "many", &digest(n as u8), SHARE, at(0))
+                .unwrap();
         }
-        let error = leases.take(0, "many", &digest(200), at(0));
+        let error = leases.take(0, "many", &digest(200), SHARE, at(0));
         assert_eq!(
             error,
             Err(Error::TooManyImages {
@@ -304,11 +333,25 @@ mod tests {
     }
 
     #[test]
+    fn no_user_holds_all_the_images_of_a_node() {
+        let mut leases = Leases::default();
+        let mut take =
+            |owner, name: &str, n| leases.take(owner, name, &digest(n), 2, at(0)).map(drop);
+        for (name, n) in [("a", 1), ("b", 2), ("c", 1)] {
+            assert_eq!(take(5, name, n), Ok(()), "{name}");
+        }
+        let full = Error::TooManyImagesOfUser { owner: 5, share: 2 };
+        assert_eq!(take(5, "a", 3), Err(full));
+        assert_eq!(take(6, "a", 3), Ok(()));
+        assert!((1..9).all(|n| take(0, "a", n).is_ok()));
+    }
+
+    #[test]
     fn a_failed_image_leaves_every_lease() {
         let mut leases = Leases::default();
-        leases.take(0, "a", &digest(1), at(0)).unwrap();
-        leases.take(0, "a", &digest(2), at(0)).unwrap();
-        leases.take(1, "b", &digest(1), at(0)).unwrap();
+        leases.take(0, "a", &digest(1), SHARE, at(0)).unwrap();
+        leases.take(0, "a", &digest(2), SHARE, at(0)).unwrap();
+        leases.take(1, "b", &digest(1), SHARE, at(0)).unwrap();
         assert!(leases.forget(&digest(1)));
         assert!(!leases.forget(&digest(1)));
         assert_eq!(leases.all_names(0), ["a"]);

@@ -9,8 +9,10 @@
 //! The `loop` directory is there only while a file is bound.
 
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where block devices are.
@@ -31,6 +33,31 @@ pub struct Loop {
     pub offset: u64,
     /// The device refuses writes.
     pub read_only: bool,
+}
+
+/// Which file it is, whatever its name. On a network a name can pass to another file without this kernel knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// Of its file system.
+    pub device: u64,
+    /// In that file system.
+    pub inode: u64,
+}
+
+impl FileId {
+    /// Of a file that was looked at.
+    pub fn of(metadata: &Metadata) -> Self {
+        FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+impl From<(u64, u64)> for FileId {
+    fn from((device, inode): (u64, u64)) -> Self {
+        FileId { device, inode }
+    }
 }
 
 /// All loop devices with a file. One that goes away meanwhile is left out.

@@ -22,12 +22,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
+use siforge_launch::LoopDevice;
 use siforge_reference::Digest;
 use siforge_store::{Layout, Store};
 
 use crate::adopt::{self, Verdict};
 use crate::integrity::{self, Verifier};
-use crate::loops::{self, Loop};
+use crate::loops::{self, FileId, Loop};
 
 /// Most bytes of mountinfo: a node with a hundred thousand mounts has other troubles.
 const MOUNTINFO_LIMIT: u64 = 64 * 1024 * 1024;
@@ -134,10 +135,18 @@ impl Mounts {
 
     /// Looks at what an earlier agent left: cleans what is stale, gives what is good.
     pub fn adopt(&self, layout: &Layout) -> Result<Vec<Digest>, Error> {
-        let device = |number| loops::read(Path::new(loops::SYSFS), number);
-        let verdicts = adopt::judge(&mountinfo()?, &self.directory, &device, &|digest| {
-            real_path(layout, digest)
-        });
+        let device = |number| {
+            let device = loops::read(Path::new(loops::SYSFS), number)?;
+            // Unknown is not good: the mount is made anew.
+            let backing = LoopDevice::open(number).and_then(|device| device.backing());
+            Some((device, backing.ok()?.into()))
+        };
+        let artifact = |digest: &Digest| {
+            let path = real_path(layout, digest)?;
+            let metadata = std::fs::metadata(&path).ok()?;
+            Some((path, FileId::of(&metadata)))
+        };
+        let verdicts = adopt::judge(&mountinfo()?, &self.directory, &device, &artifact);
         let mut adopted = Vec::new();
         for verdict in verdicts {
             match verdict {
@@ -178,19 +187,25 @@ impl Mounts {
             path: target.clone(),
             source,
         })?;
-        if mount_live_device(
-            &real_path(store.layout(), digest),
-            partition.offset,
-            &target,
-        )? {
-            return Ok(());
-        }
-        siforge_launch::mount_squashfs(file.as_fd(), &artifact, partition.offset, partition.size)
-            .and_then(|detached| siforge_launch::attach(detached.as_fd(), &target))
-            .map_err(|source| Error::Mount {
-                digest: *digest,
-                source,
-            })
+        let metadata = file.metadata().map_err(|source| Error::Io {
+            operation: "stat",
+            path: artifact.clone(),
+            source,
+        })?;
+        let failed = |source| Error::Mount {
+            digest: *digest,
+            source,
+        };
+        let detached = match live_device(FileId::of(&metadata), partition.offset)? {
+            Some(device) => siforge_launch::mount_loop_device(&device, &artifact),
+            None => siforge_launch::mount_squashfs(
+                file.as_fd(),
+                &artifact,
+                partition.offset,
+                partition.size,
+            ),
+        };
+        siforge_launch::attach(detached.map_err(failed)?.as_fd(), &target).map_err(failed)
     }
 
     /// A detached copy of an artifact's mount: read-only, nosuid, nodev; id-mapped by `namespace` if that is given. The caller
@@ -265,45 +280,29 @@ fn real_path(layout: &Layout, digest: &Digest) -> Option<PathBuf> {
     std::fs::canonicalize(layout.artifact(digest)).ok()
 }
 
-/// Mounts again a loop device that copies of an earlier mount keep alive: the same superblock serves old and new, so there is
-/// one page cache and one device per artifact, however often it was let go. False when there is no such device.
-fn mount_live_device(
-    artifact: &Option<PathBuf>,
-    offset: u64,
-    target: &Path,
-) -> Result<bool, Error> {
-    let Some(artifact) = artifact else {
-        return Ok(false);
-    };
-    let failed = |operation, path: &Path, source| Error::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    };
+/// The loop device by which copies of an earlier mount keep this very file in use, if there is one. Mounted again, the same
+/// superblock serves old and new: one page cache and one device per artifact, however often it was let go.
+fn live_device(file: FileId, offset: u64) -> Result<Option<LoopDevice>, Error> {
     let sysfs = Path::new(loops::SYSFS);
-    let matches = |device: &Loop| {
-        device.file == *artifact && !device.deleted && device.read_only && device.offset == offset
-    };
-    let loops = loops::list(sysfs).map_err(|source| failed("list", sysfs, source))?;
-    for found in loops.into_iter().filter(matches) {
-        let path = PathBuf::from(format!("/dev/loop{}", found.number));
-        // Open, it can't be cleared; only then is what sysfs says about it good for longer than the moment.
-        let Ok(_held) = File::open(&path) else {
+    let fits = |device: &Loop| !device.deleted && device.read_only && device.offset == offset;
+    let loops = loops::list(sysfs).map_err(|source| Error::Io {
+        operation: "list",
+        path: sysfs.to_owned(),
+        source,
+    })?;
+    for found in loops.into_iter().filter(fits) {
+        // Open, it can't be cleared; only then is what is said about it good for longer than the moment.
+        let Ok(device) = LoopDevice::open(found.number) else {
             continue;
         };
-        if !loops::read(sysfs, found.number)
-            .as_ref()
-            .is_some_and(matches)
-        {
-            continue;
+        let same = device
+            .backing()
+            .is_ok_and(|backing| FileId::from(backing) == file);
+        if same && loops::read(sysfs, found.number).as_ref().is_some_and(fits) {
+            return Ok(Some(device));
         }
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        return match mount(Some(&path), target, Some("squashfs"), flags, None::<&str>) {
-            Ok(()) => Ok(true),
-            Err(errno) => Err(failed("mount live device", &path, errno.into())),
-        };
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The kernel's list of this namespace's mounts.

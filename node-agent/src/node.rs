@@ -4,7 +4,8 @@
 //!   request ─ resolve ─ hold ──┬─ Ready ──▶ pinned: clone it
 //!                              ├─ Start ──▶ thread: lease → open → verify → mount ──▶ all who wait wake
 //!                              └─ Wait  ──▶ until that thread is done, or the caller's time is up (the thread goes on)
-//!   housekeeper, every second: unmount what is idle, write the node's lease
+//!   housekeeper, every second: unmount what is idle
+//!   lease keeper, every second: write the node's lease (apart: a dead file server stops nothing but this)
 //! ```
 //!
 //! Locks: the lease's writer before the table; neither is held over a mount, a hash or a read of the store.
@@ -36,6 +37,8 @@ const TICK: Duration = Duration::from_secs(1);
 const MOUNTING: usize = 4;
 /// How many near names are looked up in the store, until one is found that the caller may see.
 const NEAREST: usize = 8;
+/// The part of all mounts that one user's leases may hold: a fourth.
+const USERS_SHARE: u32 = 4;
 /// Stack of a mounting thread.
 const STACK: usize = 256 * 1024;
 
@@ -57,8 +60,8 @@ pub enum StartError {
     /// The mounts' directory can't be made, or what an earlier agent left can't be cleaned.
     #[error(transparent)]
     Mounts(#[from] mounts::Error),
-    /// No thread for the housekeeper.
-    #[error("start the housekeeper's thread: {0}")]
+    /// No thread for what is done every second.
+    #[error("start a thread: {0}")]
     Thread(#[source] std::io::Error),
 }
 
@@ -185,14 +188,21 @@ impl Node {
             lease,
             leases_path,
         });
-        let housekeeper = Arc::clone(&node);
-        let thread = std::thread::Builder::new()
-            .name("housekeeper".to_owned())
-            .stack_size(STACK);
-        thread
-            .spawn(move || housekeeper.keep_house())
-            .map_err(StartError::Thread)?;
+        node.every_tick("housekeeper", Node::keep_house)?;
+        node.every_tick("lease", Node::keep_lease)?;
         Ok(node)
+    }
+
+    fn every_tick(self: &Arc<Self>, name: &str, act: fn(&Node)) -> Result<(), StartError> {
+        let node = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK);
+        let run = move || loop {
+            std::thread::sleep(TICK);
+            act(&node);
+        };
+        thread.spawn(run).map(drop).map_err(StartError::Thread)
     }
 
     /// What `reference` stands for, if `caller` may have it.
@@ -285,7 +295,8 @@ impl Node {
     /// Takes a lease on an image that is mounted or about to be.
     pub fn take_lease(&self, owner: u32, name: &str, digest: &Digest) -> Result<(), Error> {
         let mut inner = self.lock();
-        if inner.leases.take(owner, name, digest, now())? {
+        let share = (self.config.max_mounts / USERS_SHARE).max(1) as usize;
+        if inner.leases.take(owner, name, digest, share, now())? {
             self.save(&inner)?;
         }
         Ok(())
@@ -465,24 +476,24 @@ impl Node {
     }
 
     fn keep_house(&self) {
-        loop {
-            std::thread::sleep(TICK);
-            let due = {
-                let mut inner = self.lock();
-                let ended = inner.leases.expire(now());
-                if !ended.is_empty() {
-                    tracing::info!(images = ended.len(), "leases ended that nobody released");
-                    if let Err(error) = self.save(&inner) {
-                        tracing::warn!(%error, "the leases are not saved");
-                    }
+        let due = {
+            let mut inner = self.lock();
+            let ended = inner.leases.expire(now());
+            if !ended.is_empty() {
+                tracing::info!(images = ended.len(), "leases ended that nobody released");
+                if let Err(error) = self.save(&inner) {
+                    tracing::warn!(%error, "the leases are not saved");
                 }
-                let leased = inner.leases.leased();
-                inner.table.expire(now(), self.config.linger, &leased)
-            };
-            due.iter().for_each(|digest| self.unmount(digest));
-            if let Err(error) = self.lease.tick(now(), || self.used()) {
-                tracing::warn!(error = chain(&error), "the node's lease is not written");
             }
+            let leased = inner.leases.leased();
+            inner.table.expire(now(), self.config.linger, &leased)
+        };
+        due.iter().for_each(|digest| self.unmount(digest));
+    }
+
+    fn keep_lease(&self) {
+        if let Err(error) = self.lease.tick(now(), || self.used()) {
+            tracing::warn!(error = chain(&error), "the node's lease is not written");
         }
     }
 

@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use siforge_agent_api::{Connection, Limits, Peer, Refusal, peer};
+use siforge_launch::syscall::Bystander;
 
 use crate::admission::Admission;
 use crate::node::Node;
@@ -174,7 +175,8 @@ fn admit(stream: UnixStream, traffic: &Arc<Traffic>, node: &Arc<Node>) {
         }
     };
     if !traffic.lock().admission.enter(caller.uid) {
-        refuse_busy(stream);
+        refuse_busy(&stream);
+        close_at_once(stream);
         return;
     }
     let (for_thread, node) = (Arc::clone(traffic), Arc::clone(node));
@@ -198,7 +200,7 @@ fn admit(stream: UnixStream, traffic: &Arc<Traffic>, node: &Arc<Node>) {
 }
 
 /// Says why in one short message that fits any socket buffer.
-fn refuse_busy(stream: UnixStream) {
+fn refuse_busy(stream: &UnixStream) {
     let limits = Limits {
         transfer: Duration::from_millis(10),
         ..Limits::SERVER
@@ -207,7 +209,28 @@ fn refuse_busy(stream: UnixStream) {
         message: "too many connections to the node's agent: try again".to_owned(),
     };
     // The client is gone, or its buffer full: then it sees the connection closed.
-    let _ = Connection::new(stream, limits).and_then(|mut connection| connection.refuse(&refusal));
+    let _ = stream
+        .try_clone()
+        .map_err(|source| siforge_agent_api::Error::Socket {
+            operation: "duplicate",
+            source,
+        })
+        .and_then(|stream| Connection::new(stream, limits)?.refuse(&refusal));
+}
+
+/// Closes a connection without waiting, in the thread on which all others depend.
+///
+/// What a client has sent and nobody read is closed with the connection; if that is a descriptor of a TCP socket with SO_LINGER,
+/// close(2) waits as long as the client likes. The end of a killed process waits for nothing (inet_release in net/ipv4/af_inet.c).
+/// So a child gets a copy, which makes ours not the last, and is killed.
+fn close_at_once(stream: UnixStream) {
+    match Bystander::with_descriptors() {
+        Ok(last) => {
+            drop(stream);
+            drop(last);
+        }
+        Err(error) => tracing::warn!(%error, "start a process to close a connection"),
+    }
 }
 
 struct Place<'a> {

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,6 +19,9 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// Someone else could put mounts, leases or a memo of verified files there.
+    #[error("state directory {path} may be changed by others (owner {uid}, mode {mode:04o}): give one that only root can write", path = path.display())]
+    Foreign { path: PathBuf, uid: u32, mode: u32 },
     /// An agent is running.
     #[error("another agent runs on the state directory {path}: stop it first, or give this one its own --state-dir", path = path.display())]
     Locked { path: PathBuf },
@@ -41,6 +44,16 @@ impl StateDir {
         // Open to all: the socket is in it by default.
         let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(|source| failed("create", path, source))?;
+        let metadata = std::fs::metadata(path).map_err(|source| failed("stat", path, source))?;
+        let mode = metadata.mode() & 0o7777;
+        let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && metadata.gid() != 0);
+        if metadata.uid() != nix::unistd::geteuid().as_raw() || others {
+            return Err(Error::Foreign {
+                path: path.to_owned(),
+                uid: metadata.uid(),
+                mode,
+            });
+        }
         let file_path = path.join("agent.lock");
         let file = OpenOptions::new()
             .write(true)
@@ -62,6 +75,7 @@ impl StateDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn one_at_a_time() {
@@ -75,5 +89,21 @@ mod tests {
         );
         drop(held);
         StateDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for (mode, good) in [
+            (0o700, true),
+            (0o755, true),
+            (0o1777, false),
+            (0o757, false),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(directory.path(), permissions).unwrap();
+            let locked = StateDir::lock(directory.path());
+            assert_eq!(locked.is_ok(), good, "{mode:o}: {locked:?}");
+        }
     }
 }
