@@ -334,6 +334,11 @@ mod tests {
         let frames = [frame(start), frame(end)].concat();
         let zst = layer(&frames, Compression::Zstd, &text);
         check("zstd of two frames", frames, zst, ample(), Ok(&text));
+        // zstd:chunked keeps its table of contents in frames that readers skip.
+        let skipped = [&b"\x50\x2a\x4d\x18\x05\0\0\0table"[..]; 2].concat();
+        let chunked = [&skipped[..], &frame(start), &frame(end), &skipped].concat();
+        let zst = layer(&chunked, Compression::Zstd, &text);
+        check("zstd:chunked", chunked, zst, ample(), Ok(&text));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{path} is no siforge store: {file} is missing; make one with `siforge store init`", path = root.display(), file = crate::layout::FORMAT_FILE)]
+    #[error("{path} is no siforge store: {file} is missing; is it mounted? A new one is made by `siforge-operator run --init-store`", path = root.display(), file = crate::layout::FORMAT_FILE)]
     NotAStore { root: PathBuf },
     #[error("{path} is a store of format {found}, this program reads format {known}: use a newer siforge", path = root.display(), known = crate::layout::FORMAT)]
     StoreFormat { root: PathBuf, found: u32 },
