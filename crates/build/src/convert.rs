@@ -118,22 +118,7 @@ fn pass(
     offset: u64,
     known: Visibility,
 ) -> Result<Pass, Error> {
-    let options = Options {
-        codec: match inputs.recipe.codec {
-            Codec::Zstd { level } => siforge_squashfs::write::Codec::Zstd { level },
-            Codec::Gzip { level } => siforge_squashfs::write::Codec::Gzip { level },
-        },
-        block_size: inputs.recipe.block_size,
-        threads: inputs.threads,
-        memory: inputs.memory,
-        // The superblock holds 1970–2106.
-        mtime: contents.created.clamp(0, i64::from(u32::MAX)) as u32,
-    };
-    let file = out
-        .try_clone()
-        .map_err(|source| file_error("duplicate the descriptor of", path, source))?;
-    let mut writer =
-        Writer::new(file, offset, options).map_err(|source| squashfs_error(path, source))?;
+    let mut writer = writer(inputs, contents, out, path, offset)?;
     let limits = siforge_rootfs::Limits {
         entries: inputs.limits.files,
         apparent_bytes: inputs.limits.uncompressed_bytes,
@@ -226,6 +211,31 @@ fn blame(error: Error, layer: &Layer, download: &Arc<Download>, budget: &Budget)
             format!("it has become {got}"),
         )),
     }
+}
+
+/// A writer of the partition at `offset` of `out`.
+fn writer(
+    inputs: &Inputs,
+    contents: &Contents,
+    out: &File,
+    path: &Path,
+    offset: u64,
+) -> Result<Writer, Error> {
+    let options = Options {
+        codec: match inputs.recipe.codec {
+            Codec::Zstd { level } => siforge_squashfs::write::Codec::Zstd { level },
+            Codec::Gzip { level } => siforge_squashfs::write::Codec::Gzip { level },
+        },
+        block_size: inputs.recipe.block_size,
+        threads: inputs.threads,
+        memory: inputs.memory,
+        // The superblock holds 1970–2106.
+        mtime: contents.created.clamp(0, i64::from(u32::MAX)) as u32,
+    };
+    let file = out
+        .try_clone()
+        .map_err(|source| file_error("duplicate the descriptor of", path, source))?;
+    Writer::new(file, offset, options).map_err(|source| squashfs_error(path, source))
 }
 
 /// Takes no contents.
