@@ -50,6 +50,10 @@ pub(crate) enum Error {
     FileTooLarge { path: PathBuf, limit: u64 },
     #[error("create the cache directory {path}: {source}; APPTAINER_CACHEDIR names another place", path = path.display())]
     Cache { path: PathBuf, source: io::Error },
+    #[error(
+        "the cache directory {path} may be changed by others (owner {uid}, mode {mode:04o}): name one of your own by SIFORGE_CACHEDIR (under sudo: sudo -H)", path = path.display()
+    )]
+    ForeignCache { path: PathBuf, uid: u32, mode: u32 },
     #[error("start the runtime: {source}")]
     Runtime { source: io::Error },
     #[error("interrupted by {signal}: nothing was written")]

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use std::fs::{DirBuilder, File};
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 /// The whole file; one larger than `limit` bytes is refused.
@@ -28,14 +28,55 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 }
 
 /// Makes the directory, and those above it that are missing, for this user alone: images may hold what others must not
-/// read, and unpacked they have the modes of the image. One that is there stays as it is.
+/// read, and unpacked they have the modes of the image. One that is there stays as it is, and is refused when another user
+/// could put images there that this user (root, under sudo) would run.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Cache {
+        path: path.to_owned(),
+        source,
+    };
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| Error::Cache {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(failed)?;
+    let metadata = path.metadata().map_err(failed)?;
+    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if is_trusted(uid, mode, nix::unistd::geteuid().as_raw()) {
+        return Ok(());
+    }
+    Err(Error::ForeignCache {
+        path: path.to_owned(),
+        uid,
+        mode,
+    })
+}
+
+/// Whether nobody but root, `user` and a group that it chose can write to a directory of `owner` with `mode`.
+fn is_trusted(owner: u32, mode: u32, user: u32) -> bool {
+    (owner == user || owner == 0) && mode & 0o002 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_cache_is_used() {
+        let check = |owner, mode, user, expect| {
+            assert_eq!(
+                is_trusted(owner, mode, user),
+                expect,
+                "{owner} {mode:o} {user}"
+            );
+        };
+        check(1000, 0o700, 1000, true);
+        check(1000, 0o775, 1000, true);
+        check(0, 0o755, 1000, true);
+        check(0, 0o700, 0, true);
+        check(1000, 0o700, 0, false);
+        check(1001, 0o755, 1000, false);
+        check(0, 0o1777, 1000, false);
+        check(1000, 0o777, 1000, false);
+    }
 }

@@ -33,6 +33,9 @@ pub(crate) fn open(
         source,
     };
     let dir = cache.join("unpacked");
+    // Before anything in it is believed.
+    crate::files::make_private(cache)?;
+    crate::files::make_private(&dir)?;
     let target = dir.join(key(&file).map_err(read_error)?);
     if target.is_dir() {
         note(format_args!(
@@ -47,7 +50,6 @@ pub(crate) fn open(
         path.display(),
         target.display()
     ));
-    crate::files::make_private(&dir)?;
     sweep(&dir);
     let temp = tempfile::Builder::new()
         .prefix(&format!("{TEMP_PREFIX}{}-", std::process::id()))
