@@ -2,7 +2,7 @@
 //!
 //! | mode    | checks |
 //! |---------|--------|
-//! | `store` | a regular file that only the store's writer can write; SIF header and descriptors; one squashfs partition, whose superblock has the right magic and says no more bytes than the partition holds |
+//! | `store` | a regular file that neither group nor others can write; SIF header and descriptors; one squashfs partition, whose superblock has the right magic and says no more bytes than the partition holds |
 //! | `hash`  | the same, and SHA-256 over the whole file equals the digest, once per file and node |
 //!
 //! The file is hashed through the descriptor that the loop device is then bound to, so what is mounted is the inode that was

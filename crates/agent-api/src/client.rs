@@ -119,8 +119,11 @@ impl Client {
             parameters,
         })
         .map_err(Error::Malformed)?;
-        self.connection.send(call, descriptors)?;
-        let frame = self.connection.receive()?.ok_or(Error::Closed)?;
+        let frame = match self.connection.send(call, descriptors) {
+            // Refused before it was asked: it says why, and closes.
+            Ok(()) | Err(Error::Closed) => self.connection.receive()?.ok_or(Error::Closed)?,
+            Err(error) => return Err(error),
+        };
         let envelope: Envelope = serde_json::from_slice(&frame.bytes).map_err(Error::Malformed)?;
         let parameters = envelope.parameters.unwrap_or_else(|| serde_json::json!({}));
         match envelope.error {
