@@ -9,22 +9,32 @@ mod stays;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::{Value, json};
 use siforge_tests::{
     Compression, Finished, Image, Registry, Siforge, Tar, images, need, run, wait_until,
 };
 
-/// A registry with `tiny` and `static`, and for root and for a user the two as `out/*.sif`. Made once per test binary.
+/// A registry with `tiny` and `static`, and for root and for a user the two as `out/*.sif`.
 struct Site {
     registry: Registry,
     users: [Siforge; 2],
 }
 
-fn site() -> &'static Site {
-    static SITE: OnceLock<Site> = OnceLock::new();
-    SITE.get_or_init(|| {
+/// Shared by the tests that run at the same time; goes, and its folders with it, with the last of them.
+fn site() -> Arc<Site> {
+    static SITE: Mutex<Weak<Site>> = Mutex::new(Weak::new());
+    let mut site = SITE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    site.upgrade().unwrap_or_else(|| {
+        let new = Arc::new(Site::start());
+        *site = Arc::downgrade(&new);
+        new
+    })
+}
+
+impl Site {
+    fn start() -> Self {
         let registry = Registry::plain();
         registry.push("tiny", &images::tiny());
         registry.push("static", &static_image());
@@ -33,8 +43,8 @@ fn site() -> &'static Site {
             siforge.pull(&registry, "tiny", "tiny.sif");
             siforge.pull(&registry, "static", "static.sif");
         }
-        Site { registry, users }
-    })
+        Self { registry, users }
+    }
 }
 
 /// A static binary and nothing else: no shell, no /etc, no /tmp.

@@ -236,7 +236,8 @@ fn the_image_is_read_only_unless_asked_otherwise() {
 /// The modes of the host's files hold inside.
 #[test]
 fn a_user_gains_nothing_inside() {
-    let [root, user] = &site().users;
+    let site = site();
+    let [root, user] = &site.users;
     let secret = root.out().join("secret");
     fs::write(&secret, "root's").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
