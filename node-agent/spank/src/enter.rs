@@ -63,17 +63,21 @@ impl Step {
         first: bool,
         handover: Option<&Handover>,
     ) -> Result<Vec<Change>, Error> {
-        raise_capabilities()?;
+        // All that needs no capability comes before there is one: NSS modules, the agent's answer, the user's paths.
         let host = Host::observe().map_err(self.launch())?;
         let plan = self.plan(&host)?;
         let container = match handover {
             Some(handover) if !first => {
                 let (namespace, container) = handover.wait()?;
+                raise_capabilities()?;
                 siforge_launch::join_namespace(namespace.as_fd()).map_err(self.launch())?;
                 container
             }
             _ => {
-                let (namespace, container) = self.build(&plan)?;
+                let (mount, container) = self.ask_agent()?;
+                raise_capabilities()?;
+                let namespace = siforge_launch::build_namespace(&plan, RootFs::Detached(mount))
+                    .map_err(self.launch())?;
                 if let Some(handover) = handover {
                     handover.entered(namespace.as_fd(), &container)?;
                 }
@@ -108,8 +112,8 @@ impl Step {
         })
     }
 
-    /// The image from the agent, who sees the user at the other end, and the namespace around this process.
-    fn build(&self, plan: &Plan) -> Result<(OwnedFd, OsString), Error> {
+    /// The image from the agent, who sees the user at the other end, and the container's name.
+    fn ask_agent(&self) -> Result<(OwnedFd, OsString), Error> {
         let failed = |source| Error::Agent {
             image: self.image.clone(),
             source,
@@ -123,9 +127,7 @@ impl Step {
         let container = reply
             .path_hint
             .map_or_else(|| OsString::from(&self.image), OsString::from);
-        let namespace = siforge_launch::build_namespace(plan, RootFs::Detached(mount))
-            .map_err(self.launch())?;
-        Ok((namespace, container))
+        Ok((mount, container))
     }
 
     /// Inside: what the image makes of the environment.
