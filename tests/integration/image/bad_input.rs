@@ -479,7 +479,7 @@ fn a_full_disk_is_an_error_that_names_the_file() {
         let siforge = Siforge::root();
         let dir = siforge.dir().join(full);
         run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=2m,mode=0755", "tmpfs"])
             .arg(&dir))
         .ok();
         let case = case(
