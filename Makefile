@@ -11,8 +11,14 @@ help: ## list the targets
 build: ## build everything, unoptimised
 	$(CARGO) build --workspace
 
+# The command line is linked statically: a launch then starts in a millisecond less, as there is nothing to load.
+# (Like any program of glibc's, build it on the distribution that it will run on.)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
 release: ## build what ships, optimised: target/release/{siforge,siforge-operator,siforge-agent,libsiforge_spank.so}
-	$(CARGO) build --release -p siforge-cli -p siforge-operator -p siforge-node-agent -p siforge-spank
+	$(CARGO) build --release --locked -p siforge-operator -p siforge-node-agent -p siforge-spank
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) -p siforge-cli
+	install -m 755 target/$(HOST)/release/siforge target/release/siforge
 
 test: ## install what the tests need, then run every test
 	tests/scripts/run-tests.sh

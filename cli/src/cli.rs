@@ -49,10 +49,7 @@ impl Cli {
 
 fn alone<A: Args>(words: &[OsString], command: fn(A) -> Command) -> Option<Cli> {
     let Alone { global, options } = Alone::try_parse_from(words.get(1..)?).ok()?;
-    Some(Cli {
-        global,
-        command: command(options),
-    })
+    Some(Cli { global, command: command(options) })
 }
 
 #[derive(Args, Clone, Debug)]
@@ -151,28 +148,15 @@ impl Registry {
             ("--tls-insecure-skip-verify", tls_insecure_skip_verify),
             ("--disable-cache", disable_cache),
         ];
-        arguments.extend(
-            flags
-                .iter()
-                .filter(|(_, set)| **set)
-                .map(|(flag, _)| flag.into()),
-        );
+        arguments.extend(flags.iter().filter(|(_, set)| **set).map(|(flag, _)| flag.into()));
         let values = [
             ("--tls-ca-file", tls_ca_file.as_ref().map(OsString::from)),
-            (
-                "--docker-username",
-                docker_username.as_ref().map(OsString::from),
-            ),
+            ("--docker-username", docker_username.as_ref().map(OsString::from)),
             ("--platform", platform.as_ref().map(OsString::from)),
             ("--arch", arch.as_ref().map(OsString::from)),
         ];
         for (option, value) in values {
-            arguments.extend(
-                value
-                    .map(|value| [OsString::from(option), value])
-                    .into_iter()
-                    .flatten(),
-            );
+            arguments.extend(value.map(|value| [OsString::from(option), value]).into_iter().flatten());
         }
         arguments
     }
@@ -403,20 +387,10 @@ mod tests {
                 (alone, among) => panic!("{words:?}: {alone:?}, {among:?}"),
             }
         };
-        check(&[
-            "siforge", "exec", "-q", "-B", "/a", "--pid", "x.sif", "ls", "-l", "-q",
-        ]);
+        check(&["siforge", "exec", "-q", "-B", "/a", "--pid", "x.sif", "ls", "-l", "-q"]);
         check(&["siforge", "exec", "x.sif"]);
         check(&["siforge", "exec", "--no-such-option", "x.sif", "ls"]);
-        check(&[
-            "siforge",
-            "run",
-            "-vv",
-            "--no-https",
-            "docker://x",
-            "--",
-            "-a",
-        ]);
+        check(&["siforge", "run", "-vv", "--no-https", "docker://x", "--", "-a"]);
         check(&["siforge", "run"]);
         check(&["siforge", "run", "--help"]);
         check(&["siforge", "shell", "--shell", "/bin/zsh", "-C", "x.sif"]);
@@ -465,22 +439,14 @@ mod tests {
             assert!(!container.contain && !container.cleanenv, "{line}");
             assert_eq!(cli.global.quiet, line.contains("siforge -q"), "{line}");
         };
-        check(
-            "siforge -q exec -B /a:/b x.sif ls -l --env -q",
-            &["/a:/b"],
-            &["x.sif", "ls", "-l", "--env", "-q"],
-        );
+        check("siforge -q exec -B /a:/b x.sif ls -l --env -q", &["/a:/b"], &["x.sif", "ls", "-l", "--env", "-q"]);
         for command in ["run", "shell"] {
             check(
                 &format!("siforge {command} x.sif -c -e -q --bind y"),
                 &[],
                 &["x.sif", "-c", "-e", "-q", "--bind", "y"],
             );
-            check(
-                &format!("siforge {command} -B /a x.sif"),
-                &["/a"],
-                &["x.sif"],
-            );
+            check(&format!("siforge {command} -B /a x.sif"), &["/a"], &["x.sif"]);
         }
         check("siforge exec x.sif -x", &[], &["x.sif", "-x"]);
         check("siforge exec -- x.sif y", &[], &["x.sif", "y"]);

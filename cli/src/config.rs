@@ -49,32 +49,21 @@ impl Config {
             .or_else(|| path("APPTAINER_CACHEDIR").map(|dir| dir.join(CACHE_NAME)))
             .or_else(|| path("SINGULARITY_CACHEDIR").map(|dir| dir.join(CACHE_NAME)))
             .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join(CACHE_NAME)))
-            .or_else(|| {
-                path("HOME")
-                    .or_else(home_of_user)
-                    .map(|home| home.join(".cache").join(CACHE_NAME))
-            })
+            .or_else(|| path("HOME").or_else(home_of_user).map(|home| home.join(".cache").join(CACHE_NAME)))
             .unwrap_or_else(|| Path::new("/var/tmp").join(CACHE_NAME));
         Self {
             cache,
-            agent_socket: path("SIFORGE_AGENT_SOCKET")
-                .unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
+            agent_socket: path("SIFORGE_AGENT_SOCKET").unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
             store: path("SIFORGE_STORE"),
             namespace: text("SIFORGE_NAMESPACE").unwrap_or_else(|| "default".into()),
-            docker_username: text("APPTAINER_DOCKER_USERNAME")
-                .or_else(|| text("SINGULARITY_DOCKER_USERNAME")),
+            docker_username: text("APPTAINER_DOCKER_USERNAME").or_else(|| text("SINGULARITY_DOCKER_USERNAME")),
             docker_password: text("APPTAINER_DOCKER_PASSWORD")
                 .or_else(|| text("SINGULARITY_DOCKER_PASSWORD"))
                 .map(Secret::new),
-            bind: [
-                "APPTAINER_BIND",
-                "APPTAINER_BINDPATH",
-                "SINGULARITY_BIND",
-                "SINGULARITY_BINDPATH",
-            ]
-            .iter()
-            .filter_map(|name| get(name))
-            .collect(),
+            bind: ["APPTAINER_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BIND", "SINGULARITY_BINDPATH"]
+                .iter()
+                .filter_map(|name| get(name))
+                .collect(),
             environment,
         }
     }
@@ -82,10 +71,7 @@ impl Config {
     /// The one pair of credentials, when both halves are there.
     pub(crate) fn credentials(&self, username: Option<&str>) -> Option<Credentials> {
         let username = username.or(self.docker_username.as_deref())?;
-        Some(Credentials {
-            username: username.to_owned(),
-            password: self.docker_password.clone()?,
-        })
+        Some(Credentials { username: username.to_owned(), password: self.docker_password.clone()? })
     }
 }
 
@@ -100,41 +86,22 @@ mod tests {
 
     #[test]
     fn the_cache_directory_follows_the_most_specific_variable() {
-        let check = |vars: &[(&str, &str)], cache: &str| {
-            assert_eq!(config(vars).cache, Path::new(cache), "{vars:?}")
-        };
+        let check = |vars: &[(&str, &str)], cache: &str| assert_eq!(config(vars).cache, Path::new(cache), "{vars:?}");
         check(&[], "/home/passwd/.cache/siforge");
         check(&[("HOME", "/h")], "/h/.cache/siforge");
         check(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], "/x/siforge");
-        check(
-            &[("XDG_CACHE_HOME", "/x"), ("SINGULARITY_CACHEDIR", "/s")],
-            "/s/siforge",
-        );
-        check(
-            &[("SINGULARITY_CACHEDIR", "/s"), ("APPTAINER_CACHEDIR", "/a")],
-            "/a/siforge",
-        );
-        check(
-            &[("APPTAINER_CACHEDIR", "/a"), ("SIFORGE_CACHEDIR", "/f")],
-            "/f",
-        );
+        check(&[("XDG_CACHE_HOME", "/x"), ("SINGULARITY_CACHEDIR", "/s")], "/s/siforge");
+        check(&[("SINGULARITY_CACHEDIR", "/s"), ("APPTAINER_CACHEDIR", "/a")], "/a/siforge");
+        check(&[("APPTAINER_CACHEDIR", "/a"), ("SIFORGE_CACHEDIR", "/f")], "/f");
         check(&[("HOME", "")], "/home/passwd/.cache/siforge");
     }
 
     #[test]
     fn credentials_need_both_halves_and_stay_secret() {
-        let both = [
-            ("SINGULARITY_DOCKER_USERNAME", "u"),
-            ("APPTAINER_DOCKER_PASSWORD", "hunter2"),
-        ];
+        let both = [("SINGULARITY_DOCKER_USERNAME", "u"), ("APPTAINER_DOCKER_PASSWORD", "hunter2")];
         assert!(config(&both[..1]).credentials(None).is_none());
         assert!(config(&both[1..]).credentials(None).is_none());
-        assert_eq!(
-            config(&both[1..])
-                .credentials(Some("x"))
-                .map(|c| c.username),
-            Some("x".into())
-        );
+        assert_eq!(config(&both[1..]).credentials(Some("x")).map(|c| c.username), Some("x".into()));
         let config = config(&both);
         assert!(config.credentials(None).is_some());
         assert!(!format!("{:?}", config.credentials(None)).contains("hunter2"));

@@ -19,18 +19,10 @@ pub(crate) enum Error {
     #[error("{0}")]
     Agent(#[from] siforge_agent_api::Error),
     #[error("{path}: {source}", path = path.display())]
-    Sif {
-        path: PathBuf,
-        source: siforge_sif::Error,
-    },
+    Sif { path: PathBuf, source: siforge_sif::Error },
     #[error("{path}: {source}", path = path.display())]
-    Metadata {
-        path: PathBuf,
-        source: siforge_sif::inspect::Error,
-    },
-    #[error(
-        "{value}: pull and build take docker:// references; other sources come with later versions"
-    )]
+    Metadata { path: PathBuf, source: siforge_sif::inspect::Error },
+    #[error("{value}: pull and build take docker:// references; other sources come with later versions")]
     Source { value: String },
     #[error(
         "{value}: not an image that can be run: give docker://…, a .sif file, a directory, or the name of a store image"
@@ -61,15 +53,10 @@ pub(crate) enum Error {
     #[error("unpack to {path}: {source}", path = path.display())]
     Unpack { path: PathBuf, source: io::Error },
     #[error("{path}: {source}", path = path.display())]
-    Squashfs {
-        path: PathBuf,
-        source: siforge_squashfs::read::Error,
-    },
+    Squashfs { path: PathBuf, source: siforge_squashfs::read::Error },
     #[error("{0}")]
     Bind(#[from] siforge_launch::BindError),
-    #[error(
-        "--no-mount {value:?}: not one of proc, sys, dev, devpts, home, tmp, cwd, bind-paths, or a path"
-    )]
+    #[error("--no-mount {value:?}: not one of proc, sys, dev, devpts, home, tmp, cwd, bind-paths, or a path")]
     NoMount { value: String },
     #[error(transparent)]
     Observe(#[from] siforge_sif::observe::Error),
@@ -112,19 +99,10 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let source = || io::Error::other("no space");
-        let inner = siforge_sif::writer::Error::Write {
-            what: "the header",
-            source: source(),
-        };
+        let inner = siforge_sif::writer::Error::Write { what: "the header", source: source() };
         let sif = Error::Build(siforge_build::Error::Sif(inner));
-        assert_eq!(
-            chain(&sif),
-            "writing the SIF: write the header of the SIF: no space"
-        );
-        let read = Error::Read {
-            path: "/x".into(),
-            source: source(),
-        };
+        assert_eq!(chain(&sif), "writing the SIF: write the header of the SIF: no space");
+        let read = Error::Read { path: "/x".into(), source: source() };
         assert_eq!(chain(&read), "read /x: no space");
     }
 }

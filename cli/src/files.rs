@@ -8,21 +8,11 @@ use std::path::Path;
 
 /// The whole file; one larger than `limit` bytes is refused.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let wrong = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let wrong = |source| Error::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path)
-        .map_err(wrong)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(wrong)?;
+    File::open(path).map_err(wrong)?.take(limit + 1).read_to_end(&mut bytes).map_err(wrong)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::FileTooLarge {
-            path: path.to_owned(),
-            limit,
-        });
+        return Err(Error::FileTooLarge { path: path.to_owned(), limit });
     }
     Ok(bytes)
 }
@@ -31,25 +21,14 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 /// read, and unpacked they have the modes of the image. One that is there stays as it is, and is refused when another user
 /// could put images there that this user (root, under sudo) would run.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Cache {
-        path: path.to_owned(),
-        source,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed)?;
+    let failed = |source| Error::Cache { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let metadata = path.metadata().map_err(failed)?;
     let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     if is_trusted(uid, mode, nix::unistd::geteuid().as_raw()) {
         return Ok(());
     }
-    Err(Error::ForeignCache {
-        path: path.to_owned(),
-        uid,
-        mode,
-    })
+    Err(Error::ForeignCache { path: path.to_owned(), uid, mode })
 }
 
 /// Whether nobody but root, `user` and a group that it chose can write to a directory of `owner` with `mode`.
@@ -64,11 +43,7 @@ mod tests {
     #[test]
     fn whose_cache_is_used() {
         let check = |owner, mode, user, expect| {
-            assert_eq!(
-                is_trusted(owner, mode, user),
-                expect,
-                "{owner} {mode:o} {user}"
-            );
+            assert_eq!(is_trusted(owner, mode, user), expect, "{owner} {mode:o} {user}");
         };
         check(1000, 0o700, 1000, true);
         check(1000, 0o775, 1000, true);

@@ -12,14 +12,8 @@ const METADATA_OBJECT: &str = "inspect-metadata.json";
 
 pub(crate) fn inspect(options: &Inspect) -> Result<(), Error> {
     let path = Path::new(&options.image);
-    let file = File::open(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let sif_error = |source| Error::Sif {
-        path: path.to_owned(),
-        source,
-    };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let sif_error = |source| Error::Sif { path: path.to_owned(), source };
     let sif = Sif::open(file).map_err(sif_error)?;
     if options.list_objects {
         print!("{}", objects(&sif));
@@ -27,24 +21,12 @@ pub(crate) fn inspect(options: &Inspect) -> Result<(), Error> {
     }
     let metadata = match sif.find(DataType::GenericJson, METADATA_OBJECT) {
         Some(descriptor) => {
-            let json = sif
-                .object(descriptor, inspect::MAX_BYTES)
-                .map_err(sif_error)?;
-            Metadata::parse(&json).map_err(|source| Error::Metadata {
-                path: path.to_owned(),
-                source,
-            })?
+            let json = sif.object(descriptor, inspect::MAX_BYTES).map_err(sif_error)?;
+            Metadata::parse(&json).map_err(|source| Error::Metadata { path: path.to_owned(), source })?
         }
         None => Metadata::default(),
     };
-    print!(
-        "{}",
-        if options.json {
-            json(options, &metadata)
-        } else {
-            text(options, &metadata)
-        }
-    );
+    print!("{}", if options.json { json(options, &metadata) } else { text(options, &metadata) });
     Ok(())
 }
 
@@ -96,37 +78,13 @@ fn json(options: &Inspect, metadata: &Metadata) -> String {
             attributes.insert(key.to_owned(), value);
         }
     };
-    add(
-        wants_labels(options),
-        "labels",
-        serde_json::json!(metadata.labels),
-    );
-    add(
-        options.deffile,
-        "deffile",
-        serde_json::json!(metadata.deffile),
-    );
-    add(
-        options.runscript,
-        "runscript",
-        serde_json::json!(metadata.runscript),
-    );
-    add(
-        options.startscript,
-        "startscript",
-        serde_json::json!(metadata.startscript),
-    );
+    add(wants_labels(options), "labels", serde_json::json!(metadata.labels));
+    add(options.deffile, "deffile", serde_json::json!(metadata.deffile));
+    add(options.runscript, "runscript", serde_json::json!(metadata.runscript));
+    add(options.startscript, "startscript", serde_json::json!(metadata.startscript));
     add(options.test, "test", serde_json::json!(metadata.test));
-    add(
-        options.helpfile,
-        "helpfile",
-        serde_json::json!(metadata.helpfile),
-    );
-    add(
-        options.environment,
-        "environment",
-        serde_json::json!(metadata.environment),
-    );
+    add(options.helpfile, "helpfile", serde_json::json!(metadata.helpfile));
+    add(options.environment, "environment", serde_json::json!(metadata.environment));
     let document = serde_json::json!({ "data": { "attributes": attributes }, "type": "container" });
     format!("{document:#}\n")
 }

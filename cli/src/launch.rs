@@ -15,51 +15,25 @@ const ENV_FILE_LIMIT: u64 = 1 << 20;
 
 pub(crate) fn exec(global: &Global, config: &Config, options: &Exec) -> Result<i32, Error> {
     let (image, command) = image_and_words(&options.words)?;
-    launch(
-        global,
-        config,
-        &options.container,
-        image,
-        Mode::Exec,
-        command,
-        None,
-    )
+    launch(global, config, &options.container, image, Mode::Exec, command, None)
 }
 
 pub(crate) fn run(global: &Global, config: &Config, options: &Run) -> Result<i32, Error> {
     let (image, arguments) = image_and_words(&options.words)?;
-    launch(
-        global,
-        config,
-        &options.container,
-        image,
-        Mode::Run,
-        arguments,
-        None,
-    )
+    launch(global, config, &options.container, image, Mode::Run, arguments, None)
 }
 
 pub(crate) fn shell(global: &Global, config: &Config, options: &Shell) -> Result<i32, Error> {
     let (image, arguments) = image_and_words(&options.words)?;
     let shell = options.shell.clone();
-    launch(
-        global,
-        config,
-        &options.container,
-        image,
-        Mode::Shell,
-        arguments,
-        shell,
-    )
+    launch(global, config, &options.container, image, Mode::Shell, arguments, shell)
 }
 
 /// clap takes an option that it does not know for the first word.
 fn image_and_words(words: &[OsString]) -> Result<(&OsStr, &[OsString]), Error> {
     match words.split_first() {
         Some((image, rest)) if !image.as_bytes().starts_with(b"-") => Ok((image, rest)),
-        Some((option, _)) => Err(Error::UnknownOption {
-            value: option.clone(),
-        }),
+        Some((option, _)) => Err(Error::UnknownOption { value: option.clone() }),
         None => Err(Error::NoImage),
     }
 }
@@ -90,10 +64,7 @@ fn launch(
     request.env = process.env;
     let plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
     if container.dry_run {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&plan).map_err(|source| Error::DryRun { source })?
-        );
+        println!("{}", serde_json::to_string_pretty(&plan).map_err(|source| Error::DryRun { source })?);
         return Ok(0);
     }
     let root = opened.root.into_root();
@@ -117,11 +88,7 @@ fn request(config: &Config, container: &Container) -> Result<Request, Error> {
     for text in config.bind.iter().chain(&container.bind) {
         binds.extend(Bind::parse_list(text)?);
     }
-    let no_mount = |word: &String| {
-        NoMount::parse(word).ok_or_else(|| Error::NoMount {
-            value: word.clone(),
-        })
-    };
+    let no_mount = |word: &String| NoMount::parse(word).ok_or_else(|| Error::NoMount { value: word.clone() });
     Ok(Request {
         cwd: container.cwd.clone(),
         binds,
@@ -136,17 +103,8 @@ fn request(config: &Config, container: &Container) -> Result<Request, Error> {
             (false, false) => Contain::No,
         },
         writable_tmpfs: container.writable_tmpfs,
-        namespaces: Namespaces {
-            pid: container.pid,
-            ipc: container.ipc,
-            uts: container.uts,
-            net: container.net,
-        },
-        no_mount: container
-            .no_mount
-            .iter()
-            .map(no_mount)
-            .collect::<Result<_, _>>()?,
+        namespaces: Namespaces { pid: container.pid, ipc: container.ipc, uts: container.uts, net: container.net },
+        no_mount: container.no_mount.iter().map(no_mount).collect::<Result<_, _>>()?,
         hostname: container.hostname.clone(),
         workdir: container.workdir.clone(),
         scratch: container.scratch.clone(),
@@ -193,13 +151,10 @@ fn pairs(text: &OsStr) -> Result<Vec<(OsString, OsString)>, Error> {
 fn pair(text: &OsStr) -> Result<(OsString, OsString), Error> {
     let bytes = text.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) if at > 0 => Ok((
-            OsStr::from_bytes(&bytes[..at]).to_owned(),
-            OsStr::from_bytes(&bytes[at + 1..]).to_owned(),
-        )),
-        _ => Err(Error::Env {
-            value: text.to_owned(),
-        }),
+        Some(at) if at > 0 => {
+            Ok((OsStr::from_bytes(&bytes[..at]).to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
+        }
+        _ => Err(Error::Env { value: text.to_owned() }),
     }
 }
 

@@ -26,11 +26,7 @@ fn main() -> ExitCode {
             let wrong = error.use_stderr();
             // A closed standard output is no reason to fail.
             let _ = error.print();
-            return if wrong {
-                ExitCode::from(FAILURE)
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if wrong { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS };
         }
     };
     match run(&cli) {
@@ -45,10 +41,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<i32, error::Error> {
     let config = Config::from_process(|| {
-        nix::unistd::User::from_uid(nix::unistd::Uid::effective())
-            .ok()
-            .flatten()
-            .map(|user| user.dir)
+        nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten().map(|user| user.dir)
     });
     let global = &cli.global;
     match &cli.command {

@@ -22,33 +22,17 @@ pub(crate) fn pull(global: &Global, config: &Config, options: &Pull) -> Result<(
         _ => return Err(Error::PullArguments),
     };
     let image = registry_image(config, source)?;
-    let path = output
-        .or_else(|| options.name.clone())
-        .unwrap_or_else(|| image.sif_file_name().into());
+    let path = output.or_else(|| options.name.clone()).unwrap_or_else(|| image.sif_file_name().into());
     let path = match &options.dir {
         Some(dir) => dir.join(path),
         None => path,
     };
-    convert(
-        global,
-        config,
-        &options.registry,
-        &options.format,
-        &image,
-        &path,
-    )
+    convert(global, config, &options.registry, &options.format, &image, &path)
 }
 
 pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result<(), Error> {
     let image = registry_image(config, &options.source)?;
-    convert(
-        global,
-        config,
-        &options.registry,
-        &options.format,
-        &image,
-        &options.output,
-    )
+    convert(global, config, &options.registry, &options.format, &image, &options.output)
 }
 
 fn convert(
@@ -62,10 +46,7 @@ fn convert(
     let recipe = recipe(format)?;
     // Before anything is fetched: a file in the way is the most common mistake.
     if !format.force && path.symlink_metadata().is_ok() {
-        return Err(siforge_build::Error::Exists {
-            path: path.to_owned(),
-        }
-        .into());
+        return Err(siforge_build::Error::Exists { path: path.to_owned() }.into());
     }
     crate::files::make_private(&config.cache)?;
     let cache = Blobs::at(&config.cache.join("blobs"))?;
@@ -74,41 +55,20 @@ fn convert(
         let (client, resolved) = resolve(config, registry, image).await?;
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
-        let destination = Destination {
-            path,
-            force: format.force,
-            cache: &cache,
-        };
-        let pulled = siforge_build::pull(
-            &client,
-            &resolved,
-            &recipe,
-            &settings(registry),
-            destination,
-            progress,
-        )
-        .await;
+        let destination = Destination { path, force: format.force, cache: &cache };
+        let pulled = siforge_build::pull(&client, &resolved, &recipe, &settings(registry), destination, progress).await;
         drop(display);
         Ok(pulled?)
     })?;
     report(global, &pulled.warnings);
     if !global.is_quiet() {
-        eprintln!(
-            "{}: {} bytes, image digest {}",
-            path.display(),
-            pulled.size,
-            pulled.digest
-        );
+        eprintln!("{}: {} bytes, image digest {}", path.display(), pulled.size, pulled.digest);
     }
     Ok(())
 }
 
 /// Builds the image into the per-user cache unless it is there, and prints the SIF's path.
-pub(crate) fn cache_image(
-    global: &Global,
-    config: &Config,
-    options: &CacheImage,
-) -> Result<(), Error> {
+pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage) -> Result<(), Error> {
     let image = registry_image(config, &options.source)?;
     let registry = &options.registry;
     crate::files::make_private(&config.cache)?;
@@ -119,15 +79,7 @@ pub(crate) fn cache_image(
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let recipe = Recipe::default();
-        let built = siforge_build::build(
-            &store,
-            &client,
-            &resolved,
-            &recipe,
-            &settings(registry),
-            progress,
-        )
-        .await;
+        let built = siforge_build::build(&store, &client, &resolved, &recipe, &settings(registry), progress).await;
         drop(display);
         Ok(built?)
     })?;
@@ -144,21 +96,13 @@ fn report(global: &Global, warnings: &[String]) {
     }
 }
 
-async fn resolve(
-    config: &Config,
-    registry: &Registry,
-    image: &ImageRef,
-) -> Result<(Client, Resolved), Error> {
+async fn resolve(config: &Config, registry: &Registry, image: &ImageRef) -> Result<(Client, Resolved), Error> {
     let credentials = config.credentials(registry.docker_username.as_deref());
     let ca_bundle = match &registry.tls_ca_file {
         Some(path) => Some(crate::files::read_limited(path, CA_FILE_LIMIT)?),
         None => None,
     };
-    let tls = Tls {
-        plain_http: registry.no_https,
-        insecure_skip_verify: registry.tls_insecure_skip_verify,
-        ca_bundle,
-    };
+    let tls = Tls { plain_http: registry.no_https, insecure_skip_verify: registry.tls_insecure_skip_verify, ca_bundle };
     let client = Client::new(&image.registry, credentials, tls)?;
     let resolved = client.resolve(image, &platform(registry)?).await?;
     Ok((client, resolved))
@@ -167,9 +111,7 @@ async fn resolve(
 /// `--platform`, else `--arch` on Linux, else the host's.
 fn platform(registry: &Registry) -> Result<Platform, Error> {
     match (&registry.platform, &registry.arch) {
-        (Some(text), _) => text.parse().map_err(|_| Error::Platform {
-            value: text.clone(),
-        }),
+        (Some(text), _) => text.parse().map_err(|_| Error::Platform { value: text.clone() }),
         (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),
         (None, None) => Ok(Platform::host()),
     }
@@ -180,47 +122,30 @@ fn settings(registry: &Registry) -> Settings {
     Settings {
         parallel_blobs: usize::from(registry.jobs),
         limits: Limits::default(),
-        reuse: if registry.disable_cache {
-            Reuse::Never
-        } else {
-            Reuse::Own
-        },
+        reuse: if registry.disable_cache { Reuse::Never } else { Reuse::Own },
         ..Settings::for_processors(processors)
     }
 }
 
 /// Apptainer's pull takes `docker://NAME`; other sources are told apart and refused by name.
 fn registry_image(config: &Config, source: &str) -> Result<ImageRef, Error> {
-    let context = Context {
-        default_namespace: &config.namespace,
-        exists: &|path| path.exists(),
-    };
+    let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
     match Reference::parse(source, &context)? {
         Reference::Docker(image) => Ok(image),
-        other => Err(Error::Source {
-            value: other.to_string(),
-        }),
+        other => Err(Error::Source { value: other.to_string() }),
     }
 }
 
 fn recipe(format: &Format) -> Result<Recipe, Error> {
     let block_size = format.block_size.saturating_mul(1024);
     if !block_size.is_power_of_two() || !(64 << 10..=1 << 20).contains(&block_size) {
-        return Err(Error::BlockSize {
-            value: format.block_size,
-        });
+        return Err(Error::BlockSize { value: format.block_size });
     }
-    Ok(Recipe {
-        codec: codec(&format.compression)?,
-        block_size,
-        ..Recipe::default()
-    })
+    Ok(Recipe { codec: codec(&format.compression)?, block_size, ..Recipe::default() })
 }
 
 fn codec(text: &str) -> Result<Codec, Error> {
-    let wrong = || Error::Compression {
-        value: text.to_owned(),
-    };
+    let wrong = || Error::Compression { value: text.to_owned() };
     let (name, level) = match text.split_once(':') {
         Some((name, level)) => (name, Some(level.parse::<i32>().map_err(|_| wrong())?)),
         None => (text, None),
@@ -247,9 +172,8 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
         .map_err(|source| Error::Runtime { source })?;
     let result = runtime.block_on(async {
         let interrupted = tokio::signal::ctrl_c();
-        let mut terminated =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(|source| Error::Runtime { source })?;
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(|source| Error::Runtime { source })?;
         tokio::select! {
             result = work => result,
             _ = interrupted => Err(Error::Interrupted { signal: "SIGINT" }),
@@ -267,15 +191,12 @@ mod tests {
 
     #[test]
     fn compression_is_a_codec_and_a_level() {
-        let check =
-            |text: &str, expect: Option<Codec>| assert_eq!(codec(text).ok(), expect, "{text}");
+        let check = |text: &str, expect: Option<Codec>| assert_eq!(codec(text).ok(), expect, "{text}");
         check("zstd", Some(Codec::Zstd { level: 3 }));
         check("zstd:19", Some(Codec::Zstd { level: 19 }));
         check("gzip:6", Some(Codec::Gzip { level: 6 }));
         check("gzip", Some(Codec::Gzip { level: 9 }));
-        for wrong in [
-            "", "zstd:0", "zstd:23", "gzip:13", "zstd:x", "lz4", "xz:1", "zstd:3:4",
-        ] {
+        for wrong in ["", "zstd:0", "zstd:23", "gzip:13", "zstd:x", "lz4", "xz:1", "zstd:3:4"] {
             check(wrong, None);
         }
     }

@@ -70,9 +70,7 @@ pub(crate) fn open(
             let path = cached(global, registry, image)?;
             sif_file(global, config, namespace, &path, image)
         }
-        other => Err(Error::Target {
-            value: other.to_string(),
-        }),
+        other => Err(Error::Target { value: other.to_string() }),
     }
 }
 
@@ -83,15 +81,10 @@ fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> {
         return if path.exists() {
             Ok(Reference::Path(path.to_owned()))
         } else {
-            Err(Error::NotUtf8 {
-                value: image.to_owned(),
-            })
+            Err(Error::NotUtf8 { value: image.to_owned() })
         };
     };
-    let context = Context {
-        default_namespace: &config.namespace,
-        exists: &|path| path.exists(),
-    };
+    let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
     Ok(Reference::parse(text, &context)?)
 }
 
@@ -108,51 +101,22 @@ fn store_image(
             let Some(store) = &config.store else {
                 return Err(error.into());
             };
-            note(
-                global,
-                format_args!(
-                    "no agent ({error}): opening the store {} directly",
-                    store.display()
-                ),
-            );
+            note(global, format_args!("no agent ({error}): opening the store {} directly", store.display()));
             let (path, file) = store_artifact(store, reference)?;
-            return sif(
-                global,
-                config,
-                namespace,
-                &path,
-                file,
-                &container_of(reference),
-            );
+            return sif(global, config, namespace, &path, file, &container_of(reference));
         }
     };
     // After the connection: its credentials are the caller's in any case, and a refused connection leaves us as we were.
     let namespace = namespace.then(UserNamespace::create).transpose()?;
     let handle = namespace.as_ref().map(UserNamespace::handle).transpose()?;
-    let request = MountRequest {
-        reference: reference.to_string(),
-        idmap: host.uid != 0,
-        ..MountRequest::default()
-    };
+    let request = MountRequest { reference: reference.to_string(), idmap: host.uid != 0, ..MountRequest::default() };
     let (reply, mount) = client.mount(&request, handle.as_ref().map(AsFd::as_fd))?;
-    note(
-        global,
-        format_args!(
-            "{reference}: the agent's mount of {} (revision {})",
-            reply.digest, reply.revision
-        ),
-    );
-    let groups = if reply.groups_mapped {
-        Groups::MappedByAgent
-    } else {
-        Groups::OwnOnly
-    };
+    note(global, format_args!("{reference}: the agent's mount of {} (revision {})", reply.digest, reply.revision));
+    let groups = if reply.groups_mapped { Groups::MappedByAgent } else { Groups::OwnOnly };
     Ok(Opened {
         root: OwnedRoot::Mount(mount),
         namespace: namespace.map(|namespace| (namespace, groups)),
-        container: reply
-            .path_hint
-            .map_or_else(|| container_of(reference), OsString::from),
+        container: reply.path_hint.map_or_else(|| container_of(reference), OsString::from),
         name: reference.name.clone().into(),
     })
 }
@@ -164,10 +128,7 @@ fn container_of(reference: &StoreRef) -> OsString {
 /// The artifact that a ref names, opened with the caller's own rights.
 fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), Error> {
     let store = Store::open(root)?;
-    let missing = || Error::NoSuchImage {
-        reference: reference.to_string(),
-        store: root.to_owned(),
-    };
+    let missing = || Error::NoSuchImage { reference: reference.to_string(), store: root.to_owned() };
     let digest = match &reference.digest {
         Some(digest) => *digest,
         None => {
@@ -180,15 +141,9 @@ fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), 
 }
 
 fn directory(namespace: bool, path: &Path) -> Result<Opened, Error> {
-    let fd = File::open(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let fd = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(Opened {
-        root: OwnedRoot::Directory {
-            fd: fd.into(),
-            path: path.to_owned(),
-        },
+        root: OwnedRoot::Directory { fd: fd.into(), path: path.to_owned() },
         namespace: own_namespace(namespace)?,
         container: path.into(),
         name: path.file_name().unwrap_or(path.as_os_str()).to_owned(),
@@ -196,23 +151,11 @@ fn directory(namespace: bool, path: &Path) -> Result<Opened, Error> {
 }
 
 fn own_namespace(wanted: bool) -> Result<Option<(UserNamespace, Groups)>, Error> {
-    Ok(wanted
-        .then(UserNamespace::create)
-        .transpose()?
-        .map(|namespace| (namespace, Groups::OwnOnly)))
+    Ok(wanted.then(UserNamespace::create).transpose()?.map(|namespace| (namespace, Groups::OwnOnly)))
 }
 
-fn sif_file(
-    global: &Global,
-    config: &Config,
-    namespace: bool,
-    path: &Path,
-    shown: &OsStr,
-) -> Result<Opened, Error> {
-    let file = File::open(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+fn sif_file(global: &Global, config: &Config, namespace: bool, path: &Path, shown: &OsStr) -> Result<Opened, Error> {
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     sif(global, config, namespace, path, file, shown)
 }
 
@@ -225,33 +168,17 @@ fn sif(
     file: File,
     shown: &OsStr,
 ) -> Result<Opened, Error> {
-    let sif_error = |source| Error::Sif {
-        path: path.to_owned(),
-        source,
-    };
+    let sif_error = |source| Error::Sif { path: path.to_owned(), source };
     let sif = Sif::open(file).map_err(sif_error)?;
     let partition: Partition = sif.primary_partition().map_err(sif_error)?;
     let file = sif.into_file();
     let root = if namespace {
-        let root = unpacked::open(&config.cache, path, file, &partition, |reason| {
-            note(global, reason)
-        })?;
-        let fd = File::open(&root).map_err(|source| Error::Read {
-            path: root.clone(),
-            source,
-        })?;
-        OwnedRoot::Directory {
-            fd: fd.into(),
-            path: root,
-        }
+        let root = unpacked::open(&config.cache, path, file, &partition, |reason| note(global, reason))?;
+        let fd = File::open(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
+        OwnedRoot::Directory { fd: fd.into(), path: root }
     } else {
         note(global, format_args!("{}: own loop mount", path.display()));
-        OwnedRoot::Mount(siforge_launch::mount_squashfs(
-            file.as_fd(),
-            path,
-            partition.offset,
-            partition.size,
-        )?)
+        OwnedRoot::Mount(siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?)
     };
     Ok(Opened {
         root,
@@ -281,9 +208,7 @@ fn cached(global: &Global, registry: &Registry, image: &OsStr) -> Result<PathBuf
             Ok(PathBuf::from(OsStr::from_bytes(path)))
         }
         // It has said why.
-        _ => Err(Error::NotPulled {
-            image: image.to_owned(),
-        }),
+        _ => Err(Error::NotPulled { image: image.to_owned() }),
     }
 }
 

@@ -29,10 +29,7 @@ impl Display {
     /// `quiet` shows nothing.
     pub(crate) fn start(progress: Arc<Progress>, quiet: bool) -> Self {
         if quiet {
-            return Self {
-                stop: None,
-                thread: None,
-            };
+            return Self { stop: None, thread: None };
         }
         let (stop, stopped) = channel();
         let bars = io::stderr().is_terminal();
@@ -42,11 +39,7 @@ impl Display {
             loop {
                 let done = !matches!(stopped.recv_timeout(FRAME), Err(RecvTimeoutError::Timeout));
                 let snapshot = progress.snapshot();
-                let text = if bars {
-                    view.bars(&snapshot)
-                } else {
-                    view.lines(&snapshot)
-                };
+                let text = if bars { view.bars(&snapshot) } else { view.lines(&snapshot) };
                 // A closed standard error is no reason to fail a build.
                 let _ = out.write_all(text.as_bytes());
                 if done {
@@ -54,10 +47,7 @@ impl Display {
                 }
             }
         });
-        Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -84,17 +74,10 @@ impl View {
     fn bars(&mut self, snapshot: &Snapshot) -> String {
         let mut lines: Vec<String> = snapshot.blobs.iter().take(BARS_MAX).map(bar).collect();
         if snapshot.blobs.len() > BARS_MAX {
-            lines.push(format!(
-                "… and {} more layers",
-                snapshot.blobs.len() - BARS_MAX
-            ));
+            lines.push(format!("… and {} more layers", snapshot.blobs.len() - BARS_MAX));
         }
         if !snapshot.blobs.is_empty() {
-            lines.push(format!(
-                "{:<15}{:>3} %",
-                verb(snapshot.phase),
-                snapshot.percent()
-            ));
+            lines.push(format!("{:<15}{:>3} %", verb(snapshot.phase), snapshot.percent()));
         }
         let mut text = String::new();
         if self.drawn > 0 {
@@ -114,16 +97,8 @@ impl View {
         for (blob, said) in snapshot.blobs.iter().zip(&mut self.said) {
             if !*said && blob.done >= blob.total {
                 *said = true;
-                let how = if blob.cached {
-                    "skipped: already in the cache"
-                } else {
-                    "fetched"
-                };
-                text.push_str(&format!(
-                    "blob {} {how} ({})\n",
-                    short(blob),
-                    megabytes(blob.total)
-                ));
+                let how = if blob.cached { "skipped: already in the cache" } else { "fetched" };
+                text.push_str(&format!("blob {} {how} ({})\n", short(blob), megabytes(blob.total)));
             }
         }
         if self.phase != Some(snapshot.phase) && snapshot.phase > Phase::Pending {
@@ -154,24 +129,11 @@ fn megabytes(bytes: u64) -> String {
 
 fn bar(blob: &BlobState) -> String {
     if blob.cached {
-        return format!(
-            "{}  already in the cache ({})",
-            short(blob),
-            megabytes(blob.total)
-        );
+        return format!("{}  already in the cache ({})", short(blob), megabytes(blob.total));
     }
-    let full = (blob.done.min(blob.total) * BAR_CELLS)
-        .checked_div(blob.total)
-        .unwrap_or(BAR_CELLS);
-    let cells: String = (0..BAR_CELLS)
-        .map(|cell| if cell < full { '█' } else { '░' })
-        .collect();
-    format!(
-        "{}  {cells}  {:.1} / {}",
-        short(blob),
-        blob.done as f64 / 1e6,
-        megabytes(blob.total)
-    )
+    let full = (blob.done.min(blob.total) * BAR_CELLS).checked_div(blob.total).unwrap_or(BAR_CELLS);
+    let cells: String = (0..BAR_CELLS).map(|cell| if cell < full { '█' } else { '░' }).collect();
+    format!("{}  {cells}  {:.1} / {}", short(blob), blob.done as f64 / 1e6, megabytes(blob.total))
 }
 
 #[cfg(test)]
@@ -183,18 +145,8 @@ mod tests {
         Snapshot {
             phase,
             blobs: vec![
-                BlobState {
-                    digest: Digest::from_bytes([1; 32]),
-                    total: 2_000_000,
-                    done,
-                    cached: false,
-                },
-                BlobState {
-                    digest: Digest::from_bytes([2; 32]),
-                    total: 1_000_000,
-                    done: 1_000_000,
-                    cached: true,
-                },
+                BlobState { digest: Digest::from_bytes([1; 32]), total: 2_000_000, done, cached: false },
+                BlobState { digest: Digest::from_bytes([2; 32]), total: 1_000_000, done: 1_000_000, cached: true },
             ],
             bytes_done: done,
             bytes_total: 3_000_000,
@@ -209,24 +161,15 @@ mod tests {
             "blob 020202020202 skipped: already in the cache (1.0 MB)\nconverting\n"
         );
         assert_eq!(view.lines(&snapshot(Phase::Converting, 1)), "");
-        assert_eq!(
-            view.lines(&snapshot(Phase::Hashing, 2_000_000)),
-            "blob 010101010101 fetched (2.0 MB)\nhashing\n"
-        );
+        assert_eq!(view.lines(&snapshot(Phase::Hashing, 2_000_000)), "blob 010101010101 fetched (2.0 MB)\nhashing\n");
     }
 
     #[test]
     fn bars_overwrite_the_frame_before() {
         let mut view = View::default();
         let first = view.bars(&snapshot(Phase::Converting, 1_000_000));
-        assert!(
-            first.contains("010101010101  ██████████░░░░░░░░░░  1.0 / 2.0 MB"),
-            "{first}"
-        );
+        assert!(first.contains("010101010101  ██████████░░░░░░░░░░  1.0 / 2.0 MB"), "{first}");
         assert!(!first.contains("\x1b[3A"));
-        assert!(
-            view.bars(&snapshot(Phase::Converting, 2_000_000))
-                .starts_with("\x1b[3A")
-        );
+        assert!(view.bars(&snapshot(Phase::Converting, 2_000_000)).starts_with("\x1b[3A"));
     }
 }

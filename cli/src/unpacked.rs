@@ -28,42 +28,24 @@ pub(crate) fn open(
     partition: &Partition,
     note: impl Fn(std::fmt::Arguments<'_>),
 ) -> Result<PathBuf, Error> {
-    let read_error = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read_error = |source| Error::Read { path: path.to_owned(), source };
     let dir = cache.join("unpacked");
     // Before anything in it is believed.
     crate::files::make_private(cache)?;
     crate::files::make_private(&dir)?;
     let target = dir.join(key(&file).map_err(read_error)?);
     if target.is_dir() {
-        note(format_args!(
-            "{}: unpacked at {}",
-            path.display(),
-            target.display()
-        ));
+        note(format_args!("{}: unpacked at {}", path.display(), target.display()));
         return Ok(target);
     }
-    note(format_args!(
-        "{}: unpacking to {}, as only root can mount it",
-        path.display(),
-        target.display()
-    ));
+    note(format_args!("{}: unpacking to {}, as only root can mount it", path.display(), target.display()));
     sweep(&dir);
     let temp = tempfile::Builder::new()
         .prefix(&format!("{TEMP_PREFIX}{}-", std::process::id()))
         .tempdir_in(&dir)
-        .map_err(|source| Error::Unpack {
-            path: dir.clone(),
-            source,
-        })?;
-    let squashfs_error = |source| Error::Squashfs {
-        path: path.to_owned(),
-        source,
-    };
-    let reader =
-        Reader::open(Arc::new(file), partition.offset, partition.size).map_err(squashfs_error)?;
+        .map_err(|source| Error::Unpack { path: dir.clone(), source })?;
+    let squashfs_error = |source| Error::Squashfs { path: path.to_owned(), source };
+    let reader = Reader::open(Arc::new(file), partition.offset, partition.size).map_err(squashfs_error)?;
     let unpacked = unpack(&reader, temp.path()).map_err(squashfs_error)?;
     for warning in unpacked.warnings {
         eprintln!("warning: {}: {warning}", path.display());
@@ -76,10 +58,7 @@ pub(crate) fn open(
         }
         // Another process of this user was first.
         Err(_) if target.is_dir() => Ok(target),
-        Err(source) => Err(Error::Unpack {
-            path: target,
-            source,
-        }),
+        Err(source) => Err(Error::Unpack { path: target, source }),
     }
 }
 
@@ -96,11 +75,7 @@ fn key(file: &File) -> io::Result<String> {
         meta.ctime_nsec()
     );
     let hash = Sha256::digest(identity);
-    Ok(hash
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Removes what dead processes left. Best effort: what stays is only a waste.

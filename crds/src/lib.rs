@@ -43,11 +43,7 @@ pub const MAX_NAME: usize = 128;
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = SingularityImage::crd();
     for version in &mut crd.spec.versions {
-        let Some(root) = version
-            .schema
-            .as_mut()
-            .and_then(|s| s.open_api_v3_schema.as_mut())
-        else {
+        let Some(root) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
             continue;
         };
         root.x_kubernetes_validations = Some(vec![schema::rule(
@@ -69,10 +65,7 @@ pub fn crd() -> CustomResourceDefinition {
 pub fn yaml() -> String {
     // A CRD is plain maps, lists and strings: there is nothing in it that YAML could not hold.
     let body = serde_saphyr::to_string(&serde_json::json!(crd())).expect("a CRD is serialisable");
-    format!(
-        "# Printed by `siforge-operator crd`; do not edit.\n{}\n",
-        body.trim_end()
-    )
+    format!("# Printed by `siforge-operator crd`; do not edit.\n{}\n", body.trim_end())
 }
 
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {

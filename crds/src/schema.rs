@@ -7,11 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 pub(crate) fn rule(rule: &str, message: &str) -> ValidationRule {
-    ValidationRule {
-        rule: rule.to_owned(),
-        message: Some(message.to_owned()),
-        ..ValidationRule::default()
-    }
+    ValidationRule { rule: rule.to_owned(), message: Some(message.to_owned()), ..ValidationRule::default() }
 }
 
 /// A `metav1.LabelSelector`, bounded.

@@ -5,10 +5,7 @@ const COMMITTED: &str = include_str!("../singularityimages.siforge.dev.yaml");
 
 #[test]
 fn the_committed_yaml_is_what_the_types_print() {
-    assert!(
-        COMMITTED == yaml(),
-        "run: cargo run -p siforge-operator -- crd > crds/singularityimages.siforge.dev.yaml"
-    );
+    assert!(COMMITTED == yaml(), "run: cargo run -p siforge-operator -- crd > crds/singularityimages.siforge.dev.yaml");
 }
 
 /// Calls `visit` with the path and body of every schema of the CRD.
@@ -21,11 +18,7 @@ fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
         walk(&format!("{path}[]"), &schema["items"], visit);
     }
     if schema["additionalProperties"].is_object() {
-        walk(
-            &format!("{path}{{}}"),
-            &schema["additionalProperties"],
-            visit,
-        );
+        walk(&format!("{path}{{}}"), &schema["additionalProperties"], visit);
     }
 }
 
@@ -48,20 +41,11 @@ fn everything_is_bounded_and_documented() {
         if kind == "array" && schema["maxItems"].is_null() {
             faults.push(format!("{path}: a list without maxItems"));
         }
-        if kind == "object"
-            && !schema["additionalProperties"].is_null()
-            && schema["maxProperties"].is_null()
-        {
+        if kind == "object" && !schema["additionalProperties"].is_null() && schema["maxProperties"].is_null() {
             faults.push(format!("{path}: a map without maxProperties"));
         }
         let scalar_member = path.ends_with("[]") || path.ends_with("{}");
-        if !scalar_member
-            && !path.is_empty()
-            && schema["description"]
-                .as_str()
-                .unwrap_or_default()
-                .is_empty()
-        {
+        if !scalar_member && !path.is_empty() && schema["description"].as_str().unwrap_or_default().is_empty() {
             faults.push(format!("{path}: no description for kubectl explain"));
         }
     });
@@ -71,15 +55,9 @@ fn everything_is_bounded_and_documented() {
 #[test]
 fn enums_are_camel_case() {
     walk("", &root(), &mut |path, schema| {
-        for value in schema["enum"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for value in schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             assert!(
-                value.starts_with(|c: char| c.is_ascii_uppercase())
-                    && value.chars().all(|c| c.is_ascii_alphanumeric()),
+                value.starts_with(|c: char| c.is_ascii_uppercase()) && value.chars().all(|c| c.is_ascii_alphanumeric()),
                 "{path}: {value}"
             );
         }
@@ -90,10 +68,7 @@ fn enums_are_camel_case() {
 fn shape_of_the_resource() {
     let crd = serde_json::json!(crd());
     assert_eq!(crd["metadata"]["name"], "singularityimages.siforge.dev");
-    assert_eq!(
-        crd["spec"]["names"]["shortNames"],
-        serde_json::json!(["sif"])
-    );
+    assert_eq!(crd["spec"]["names"]["shortNames"], serde_json::json!(["sif"]));
     let version = &crd["spec"]["versions"][0];
     assert_eq!(version["subresources"], serde_json::json!({ "status": {} }));
     let columns: Vec<_> = version["additionalPrinterColumns"]
@@ -104,22 +79,14 @@ fn shape_of_the_resource() {
         .collect();
     assert_eq!(columns, ["READY", "STATUS", "DIGEST", "SIZE", "AGE"]);
     let status = &root()["properties"]["status"];
-    assert_eq!(
-        status["default"],
-        serde_json::json!({ "observedGeneration": -1 })
-    );
-    assert_eq!(
-        status["properties"]["conditions"]["x-kubernetes-list-map-keys"],
-        serde_json::json!(["type"])
-    );
+    assert_eq!(status["default"], serde_json::json!({ "observedGeneration": -1 }));
+    assert_eq!(status["properties"]["conditions"]["x-kubernetes-list-map-keys"], serde_json::json!(["type"]));
 }
 
 #[test]
 fn a_minimal_object_reads_with_defaults() {
-    let spec: SingularityImageSpec = serde_json::from_value(
-        serde_json::json!({ "source": { "docker": { "reference": "lolcow" } } }),
-    )
-    .unwrap();
+    let spec: SingularityImageSpec =
+        serde_json::from_value(serde_json::json!({ "source": { "docker": { "reference": "lolcow" } } })).unwrap();
     assert_eq!(spec.platforms, ["linux/amd64"]);
     assert_eq!(spec.interval, "1h");
     assert_eq!(spec.revision_history_limit, 2);

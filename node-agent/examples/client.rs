@@ -21,18 +21,12 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [socket, reference, file, options @ ..] = words.as_slice() else {
-        return Err(
-            "usage: client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME]".into(),
-        );
+        return Err("usage: client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME]".into());
     };
     let has = |option: &str| options.iter().any(|word| word == option);
     let lease = options.iter().find_map(|word| word.strip_prefix("lease="));
     // The namespace first: the agent takes its groups from the credentials of connect(2), which it does not change.
-    let namespace = if has("userns") {
-        Some(UserNamespace::create()?.handle()?)
-    } else {
-        None
-    };
+    let namespace = if has("userns") { Some(UserNamespace::create()?.handle()?) } else { None };
     let request = MountRequest {
         reference: reference.clone(),
         idmap: has("idmap"),
@@ -72,12 +66,7 @@ fn print(value: &serde_json::Value) -> Outcome<()> {
 /// Content and `uid:gid` of a file of the image, opened below the mount's descriptor.
 fn read(mount: &OwnedFd, file: &str) -> Outcome<(String, String)> {
     use std::os::unix::fs::MetadataExt;
-    let opened = openat(
-        mount,
-        file,
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let opened = openat(mount, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut opened = std::fs::File::from(opened);
     let metadata = opened.metadata()?;
     let content = std::io::read_to_string(&mut opened)?;

@@ -15,8 +15,7 @@ fn main() {
             header.display()
         )
     });
-    let version = version(&text)
-        .unwrap_or_else(|| panic!("{} has no SLURM_VERSION_NUMBER", header.display()));
+    let version = version(&text).unwrap_or_else(|| panic!("{} has no SLURM_VERSION_NUMBER", header.display()));
     println!("cargo:rustc-env=SIFORGE_SLURM_VERSION={version}");
     // Slurm's functions are found in the program that loads the plugin, when they are called: rustc's default would have
     // all of them looked up at dlopen(3).
@@ -26,8 +25,6 @@ fn main() {
 
 /// `#define SLURM_VERSION_NUMBER 0x160508`, in decimal.
 fn version(text: &str) -> Option<u32> {
-    let number = text
-        .lines()
-        .find_map(|line| line.strip_prefix("#define SLURM_VERSION_NUMBER"))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("#define SLURM_VERSION_NUMBER"))?;
     u32::from_str_radix(number.trim().strip_prefix("0x")?, 16).ok()
 }

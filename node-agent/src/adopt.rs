@@ -44,18 +44,12 @@ pub enum Verdict {
     /// Serve on.
     Adopt(Digest),
     /// Unmount lazily, so many times, for this reason; who still uses it is not disturbed.
-    Clean {
-        path: PathBuf,
-        layers: usize,
-        reason: &'static str,
-    },
+    Clean { path: PathBuf, layers: usize, reason: &'static str },
 }
 
 /// Parses mountinfo; lines that do not have its form are passed over, for the kernel may add fields but not take any.
 pub fn parse_mountinfo(text: &[u8]) -> Vec<MountPoint> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect()
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
@@ -101,11 +95,7 @@ pub fn is_mount_point(mounts: &[MountPoint], path: &Path) -> bool {
 /// The digest that a mount point or a state directory entry is named by: 64 lower-case hex digits.
 pub fn digest_of_name(name: &OsStr) -> Option<Digest> {
     let hex = name.to_str()?;
-    if hex.len() != 64 {
-        None
-    } else {
-        format!("sha256:{hex}").parse().ok()
-    }
+    if hex.len() != 64 { None } else { format!("sha256:{hex}").parse().ok() }
 }
 
 /// Judges everything mounted directly under `directory`. `device` tells about a loop device and its file by its minor number,
@@ -124,16 +114,10 @@ pub fn judge(
     }
     by_path
         .into_iter()
-        .map(
-            |(path, stack)| match judge_one(path, &stack, device, artifact) {
-                Ok(digest) => Verdict::Adopt(digest),
-                Err(reason) => Verdict::Clean {
-                    path: path.to_owned(),
-                    layers: stack.len(),
-                    reason,
-                },
-            },
-        )
+        .map(|(path, stack)| match judge_one(path, &stack, device, artifact) {
+            Ok(digest) => Verdict::Adopt(digest),
+            Err(reason) => Verdict::Clean { path: path.to_owned(), layers: stack.len(), reason },
+        })
         .collect()
 }
 
@@ -143,25 +127,15 @@ fn judge_one(
     device: &dyn Fn(u32) -> Option<(Loop, FileId)>,
     artifact: &dyn Fn(&Digest) -> Option<(PathBuf, FileId)>,
 ) -> Result<Digest, &'static str> {
-    let digest = path
-        .file_name()
-        .and_then(digest_of_name)
-        .ok_or("its name is not a digest")?;
+    let digest = path.file_name().and_then(digest_of_name).ok_or("its name is not a digest")?;
     let [mount] = stack else {
         return Err("it is mounted over itself");
     };
     if mount.filesystem != "squashfs" {
         return Err("it is not a squashfs");
     }
-    let options: Vec<&[u8]> = mount
-        .options
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .collect();
-    if !["ro", "nosuid", "nodev"]
-        .iter()
-        .all(|wanted| options.contains(&wanted.as_bytes()))
-    {
+    let options: Vec<&[u8]> = mount.options.as_bytes().split(|byte| *byte == b',').collect();
+    if !["ro", "nosuid", "nodev"].iter().all(|wanted| options.contains(&wanted.as_bytes())) {
         return Err("it is not mounted ro,nosuid,nodev");
     }
     let (LOOP_MAJOR, minor) = mount.device else {
@@ -185,17 +159,12 @@ mod tests {
     const HEX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     fn line(device: &str, path: &str, options: &str, filesystem: &str) -> String {
-        format!(
-            "36 35 {device} / {path} {options} shared:7 master:2 - {filesystem} /dev/loop3 ro,errors=continue\n"
-        )
+        format!("36 35 {device} / {path} {options} shared:7 master:2 - {filesystem} /dev/loop3 ro,errors=continue\n")
     }
 
     #[test]
     fn mountinfo_is_read_field_by_field() {
-        let text = format!(
-            "{}short line\n\n",
-            line("7:3", "/run/a\\040b\\134c", "ro,nosuid", "squashfs")
-        );
+        let text = format!("{}short line\n\n", line("7:3", "/run/a\\040b\\134c", "ro,nosuid", "squashfs"));
         let expected = MountPoint {
             path: "/run/a b\\c".into(),
             device: (7, 3),
@@ -210,17 +179,8 @@ mod tests {
 
     #[test]
     fn broken_escapes_stay_as_they_are() {
-        for (input, expected) in [
-            ("a\\04", "a\\04"),
-            ("\\", "\\"),
-            ("\\777", "\\777"),
-            ("\\1018", "A8"),
-        ] {
-            assert_eq!(
-                unescape(input.as_bytes()),
-                OsString::from(expected),
-                "{input}"
-            );
+        for (input, expected) in [("a\\04", "a\\04"), ("\\", "\\"), ("\\777", "\\777"), ("\\1018", "A8")] {
+            assert_eq!(unescape(input.as_bytes()), OsString::from(expected), "{input}");
         }
     }
 
@@ -230,26 +190,12 @@ mod tests {
         artifact: Option<(PathBuf, FileId)>,
     }
 
-    const ID: FileId = FileId {
-        device: 1,
-        inode: 2,
-    };
+    const ID: FileId = FileId { device: 1, inode: 2 };
 
     fn good() -> Found {
-        let device = Loop {
-            number: 3,
-            file: "/store/a.sif".into(),
-            deleted: false,
-            offset: 0,
-            read_only: true,
-        };
+        let device = Loop { number: 3, file: "/store/a.sif".into(), deleted: false, offset: 0, read_only: true };
         Found {
-            mountinfo: line(
-                "7:3",
-                &format!("/state/mounts/{HEX}"),
-                "ro,nosuid,nodev,relatime",
-                "squashfs",
-            ),
+            mountinfo: line("7:3", &format!("/state/mounts/{HEX}"), "ro,nosuid,nodev,relatime", "squashfs"),
             device: Some((device, ID)),
             artifact: Some(("/store/a.sif".into(), ID)),
         }
@@ -261,11 +207,7 @@ mod tests {
             &mounts,
             Path::new("/state/mounts"),
             &|minor| {
-                if minor == 3 {
-                    found.device.clone()
-                } else {
-                    None
-                }
+                if minor == 3 { found.device.clone() } else { None }
             },
             &|_| found.artifact.clone(),
         );
@@ -282,10 +224,7 @@ mod tests {
     fn only_a_mount_as_the_agent_makes_it_is_adopted() {
         let path = format!("/state/mounts/{HEX}");
         let check_line = |name: &str, mountinfo: String, expected| {
-            let found = Found {
-                mountinfo,
-                ..good()
-            };
+            let found = Found { mountinfo, ..good() };
             check(name, found, expected);
         };
         let good_line = || good().mountinfo;
@@ -295,28 +234,12 @@ mod tests {
             line("7:3", "/state/mounts/x", "ro,nosuid,nodev", "squashfs"),
             Err("its name is not a digest"),
         );
-        check_line(
-            "stacked",
-            good_line().repeat(2),
-            Err("it is mounted over itself"),
-        );
-        check_line(
-            "type",
-            line("0:40", &path, "ro,nosuid,nodev", "tmpfs"),
-            Err("it is not a squashfs"),
-        );
+        check_line("stacked", good_line().repeat(2), Err("it is mounted over itself"));
+        check_line("type", line("0:40", &path, "ro,nosuid,nodev", "tmpfs"), Err("it is not a squashfs"));
         for options in ["ro,nodev", "ro,nosuid", "rw,nosuid,nodev"] {
-            check_line(
-                options,
-                line("7:3", &path, options, "squashfs"),
-                Err("it is not mounted ro,nosuid,nodev"),
-            );
+            check_line(options, line("7:3", &path, options, "squashfs"), Err("it is not mounted ro,nosuid,nodev"));
         }
-        check_line(
-            "disk",
-            line("8:1", &path, "ro,nosuid,nodev", "squashfs"),
-            Err("it is not on a loop device"),
-        );
+        check_line("disk", line("8:1", &path, "ro,nosuid,nodev", "squashfs"), Err("it is not on a loop device"));
     }
 
     #[test]
@@ -327,35 +250,13 @@ mod tests {
             check(name, found, Err(expected));
         };
         let another = "its backing file is not the store's artifact";
-        check_device(
-            "writable",
-            &|(device, _)| device.read_only = false,
-            "its loop device is writable",
-        );
+        check_device("writable", &|(device, _)| device.read_only = false, "its loop device is writable");
         check_device("unlinked", &|(device, _)| device.deleted = true, another);
-        check_device(
-            "path",
-            &|(device, _)| device.file = "/trash/a.sif".into(),
-            another,
-        );
+        check_device("path", &|(device, _)| device.file = "/trash/a.sif".into(), another);
         check_device("inode", &|(_, id)| id.inode += 1, another);
         check_device("file system", &|(_, id)| id.device += 1, another);
-        check(
-            "no loop",
-            Found {
-                device: None,
-                ..good()
-            },
-            Err("no file is bound to its loop device"),
-        );
-        check(
-            "no artifact",
-            Found {
-                artifact: None,
-                ..good()
-            },
-            Err("the store no longer has this artifact"),
-        );
+        check("no loop", Found { device: None, ..good() }, Err("no file is bound to its loop device"));
+        check("no artifact", Found { artifact: None, ..good() }, Err("the store no longer has this artifact"));
     }
 
     #[test]

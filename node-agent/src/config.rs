@@ -40,10 +40,7 @@ const MOUNTS_LIMIT: u32 = 4096;
 pub enum Error {
     /// The file is there and can't be read, or was named and is not there.
     #[error("read configuration {path}: {source}", path = path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// The file is larger than any configuration.
     #[error("configuration {path} is larger than {FILE_LIMIT} bytes", path = path.display())]
     TooLarge { path: PathBuf },
@@ -52,21 +49,12 @@ pub enum Error {
     Syntax { path: PathBuf, reason: String },
     /// One setting is out of its range.
     #[error("setting {setting}: {value:?} is {wrong}")]
-    Value {
-        setting: &'static str,
-        value: String,
-        wrong: &'static str,
-    },
+    Value { setting: &'static str, value: String, wrong: &'static str },
     /// A name that the store can't hold.
     #[error("setting {setting}: {source}")]
-    Name {
-        setting: &'static str,
-        source: siforge_store::Error,
-    },
+    Name { setting: &'static str, source: siforge_store::Error },
     /// No store was named.
-    #[error(
-        "no store is configured: give --store DIR, SIFORGE_STORE or `store = \"DIR\"` in {DEFAULT_FILE}"
-    )]
+    #[error("no store is configured: give --store DIR, SIFORGE_STORE or `store = \"DIR\"` in {DEFAULT_FILE}")]
     NoStore,
 }
 
@@ -126,45 +114,19 @@ pub fn process_environment(name: &str) -> Option<OsString> {
 }
 
 /// Settings of `serve`.
-pub fn load(
-    options: &Options,
-    environment: Environment<'_>,
-    host_name: &str,
-) -> Result<Config, Error> {
+pub fn load(options: &Options, environment: Environment<'_>, host_name: &str) -> Result<Config, Error> {
     let file = read_file(options, environment)?;
     let local = resolve_local(options, environment, &file)?;
-    let node_name = pick_string(
-        "node-name",
-        options.node_name.clone(),
-        environment,
-        "SIFORGE_NODE_NAME",
-        file.node_name,
-    )?
-    .unwrap_or_else(|| host_name.to_ascii_lowercase());
+    let node_name =
+        pick_string("node-name", options.node_name.clone(), environment, "SIFORGE_NODE_NAME", file.node_name)?
+            .unwrap_or_else(|| host_name.to_ascii_lowercase());
     check_name("node-name", &node_name, siforge_store::names::check_node)?;
-    let linger = pick(
-        "linger",
-        options.linger,
-        environment,
-        "SIFORGE_AGENT_LINGER",
-        file.linger,
-    )?
-    .unwrap_or(300);
+    let linger = pick("linger", options.linger, environment, "SIFORGE_AGENT_LINGER", file.linger)?.unwrap_or(300);
     if linger > LINGER_LIMIT {
-        return Err(Error::Value {
-            setting: "linger",
-            value: linger.to_string(),
-            wrong: "more than a year",
-        });
+        return Err(Error::Value { setting: "linger", value: linger.to_string(), wrong: "more than a year" });
     }
-    let max_mounts = pick(
-        "max-mounts",
-        options.max_mounts,
-        environment,
-        "SIFORGE_AGENT_MAX_MOUNTS",
-        file.max_mounts,
-    )?
-    .unwrap_or(128);
+    let max_mounts = pick("max-mounts", options.max_mounts, environment, "SIFORGE_AGENT_MAX_MOUNTS", file.max_mounts)?
+        .unwrap_or(128);
     if max_mounts == 0 || max_mounts > MOUNTS_LIMIT {
         return Err(Error::Value {
             setting: "max-mounts",
@@ -172,30 +134,11 @@ pub fn load(
             wrong: "not between 1 and 4096",
         });
     }
-    let integrity = pick_enum(
-        "integrity",
-        options.integrity,
-        environment,
-        "SIFORGE_AGENT_INTEGRITY",
-        file.integrity,
-    )?
-    .unwrap_or(IntegrityMode::Hash);
-    let store = pick_path(
-        options.store.clone(),
-        environment,
-        "SIFORGE_STORE",
-        file.store,
-    )
-    .ok_or(Error::NoStore)?;
+    let integrity = pick_enum("integrity", options.integrity, environment, "SIFORGE_AGENT_INTEGRITY", file.integrity)?
+        .unwrap_or(IntegrityMode::Hash);
+    let store = pick_path(options.store.clone(), environment, "SIFORGE_STORE", file.store).ok_or(Error::NoStore)?;
     absolute("store", &store)?;
-    Ok(Config {
-        store,
-        local,
-        node_name,
-        integrity,
-        linger: Duration::from_secs(linger),
-        max_mounts,
-    })
+    Ok(Config { store, local, node_name, integrity, linger: Duration::from_secs(linger), max_mounts })
 }
 
 /// Settings of the client subcommands.
@@ -204,26 +147,13 @@ pub fn local(options: &Options, environment: Environment<'_>) -> Result<Local, E
     resolve_local(options, environment, &file)
 }
 
-fn resolve_local(
-    options: &Options,
-    environment: Environment<'_>,
-    file: &File,
-) -> Result<Local, Error> {
-    let state_dir = pick_path(
-        options.state_dir.clone(),
-        environment,
-        "SIFORGE_AGENT_STATE_DIR",
-        file.state_dir.clone(),
-    )
-    .unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+fn resolve_local(options: &Options, environment: Environment<'_>, file: &File) -> Result<Local, Error> {
+    let state_dir =
+        pick_path(options.state_dir.clone(), environment, "SIFORGE_AGENT_STATE_DIR", file.state_dir.clone())
+            .unwrap_or_else(|| DEFAULT_STATE_DIR.into());
     absolute("state-dir", &state_dir)?;
-    let socket = pick_path(
-        options.socket.clone(),
-        environment,
-        "SIFORGE_AGENT_SOCKET",
-        file.socket.clone(),
-    )
-    .unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let socket = pick_path(options.socket.clone(), environment, "SIFORGE_AGENT_SOCKET", file.socket.clone())
+        .unwrap_or_else(|| DEFAULT_SOCKET.into());
     absolute("socket", &socket)?;
     let default_namespace = pick_string(
         "default-namespace",
@@ -233,53 +163,24 @@ fn resolve_local(
         file.default_namespace.clone(),
     )?
     .unwrap_or_else(|| "default".to_owned());
-    check_name(
-        "default-namespace",
-        &default_namespace,
-        siforge_store::names::check_namespace,
-    )?;
-    let log_format = pick_enum(
-        "log-format",
-        options.log_format,
-        environment,
-        "SIFORGE_AGENT_LOG_FORMAT",
-        file.log_format,
-    )?
-    .unwrap_or(LogFormat::Text);
-    let log = pick_string(
-        "log",
-        options.log.clone(),
-        environment,
-        "SIFORGE_LOG",
-        file.log.clone(),
-    )?
-    .unwrap_or_else(|| "info".to_owned());
-    Ok(Local {
-        socket,
-        state_dir,
-        default_namespace,
-        log_format,
-        log,
-    })
+    check_name("default-namespace", &default_namespace, siforge_store::names::check_namespace)?;
+    let log_format =
+        pick_enum("log-format", options.log_format, environment, "SIFORGE_AGENT_LOG_FORMAT", file.log_format)?
+            .unwrap_or(LogFormat::Text);
+    let log = pick_string("log", options.log.clone(), environment, "SIFORGE_LOG", file.log.clone())?
+        .unwrap_or_else(|| "info".to_owned());
+    Ok(Local { socket, state_dir, default_namespace, log_format, log })
 }
 
 fn read_file(options: &Options, environment: Environment<'_>) -> Result<File, Error> {
-    let named = pick_path(
-        options.config.clone(),
-        environment,
-        "SIFORGE_AGENT_CONFIG",
-        None,
-    );
+    let named = pick_path(options.config.clone(), environment, "SIFORGE_AGENT_CONFIG", None);
     let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     let mut text = String::new();
     match std::fs::File::open(&path) {
         Ok(file) => {
             file.take(FILE_LIMIT + 1)
                 .read_to_string(&mut text)
-                .map_err(|source| Error::Read {
-                    path: path.clone(),
-                    source,
-                })?;
+                .map_err(|source| Error::Read { path: path.clone(), source })?;
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
             return Ok(File::default());
@@ -289,10 +190,7 @@ fn read_file(options: &Options, environment: Environment<'_>) -> Result<File, Er
     if text.len() as u64 > FILE_LIMIT {
         return Err(Error::TooLarge { path });
     }
-    toml::from_str(&text).map_err(|error| Error::Syntax {
-        path,
-        reason: error.to_string().trim_end().to_owned(),
-    })
+    toml::from_str(&text).map_err(|error| Error::Syntax { path, reason: error.to_string().trim_end().to_owned() })
 }
 
 fn variable(environment: Environment<'_>, name: &str) -> Option<OsString> {
@@ -305,8 +203,7 @@ fn pick_path(
     name: &str,
     file: Option<PathBuf>,
 ) -> Option<PathBuf> {
-    flag.or_else(|| variable(environment, name).map(PathBuf::from))
-        .or(file)
+    flag.or_else(|| variable(environment, name).map(PathBuf::from)).or(file)
 }
 
 fn pick_string(
@@ -335,11 +232,7 @@ fn pick<T: FromStr>(
     let value = value.to_string_lossy().into_owned();
     match value.parse() {
         Ok(parsed) => Ok(Some(parsed)),
-        Err(_) => Err(Error::Value {
-            setting,
-            value,
-            wrong: "not a number",
-        }),
+        Err(_) => Err(Error::Value { setting, value, wrong: "not a number" }),
     }
 }
 
@@ -359,11 +252,7 @@ fn pick_enum<T: ValueEnum>(
     let value = value.to_string_lossy().into_owned();
     match T::from_str(&value, false) {
         Ok(parsed) => Ok(Some(parsed)),
-        Err(_) => Err(Error::Value {
-            setting,
-            value,
-            wrong: "not one of the known words, see --help",
-        }),
+        Err(_) => Err(Error::Value { setting, value, wrong: "not one of the known words, see --help" }),
     }
 }
 
@@ -371,11 +260,7 @@ fn absolute(setting: &'static str, path: &Path) -> Result<(), Error> {
     if path.is_absolute() {
         return Ok(());
     }
-    Err(Error::Value {
-        setting,
-        value: path.display().to_string(),
-        wrong: "not an absolute path",
-    })
+    Err(Error::Value { setting, value: path.display().to_string(), wrong: "not an absolute path" })
 }
 
 /// Node names and namespaces become file names in the store, which has the rule.
@@ -391,30 +276,19 @@ fn check_name(
 mod tests {
     use super::*;
 
-    fn check(
-        options: &Options,
-        environment: &[(&str, &str)],
-        file: Option<&str>,
-    ) -> Result<Config, String> {
+    fn check(options: &Options, environment: &[(&str, &str)], file: Option<&str>) -> Result<Config, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path = directory.path().join("agent.toml");
         let mut options = options.clone();
         std::fs::write(&path, file.unwrap_or("")).map_err(|error| error.to_string())?;
         options.config = Some(path);
-        let lookup = |name: &str| {
-            environment
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| OsString::from(value))
-        };
+        let lookup =
+            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         load(&options, &lookup, "host").map_err(|error| error.to_string())
     }
 
     fn base() -> Options {
-        Options {
-            store: Some("/store".into()),
-            ..Options::default()
-        }
+        Options { store: Some("/store".into()), ..Options::default() }
     }
 
     #[test]
@@ -427,47 +301,20 @@ mod tests {
 
         let file = "linger = 1\nnode-name = \"f\"\nintegrity = \"store\"\nstore = \"/f\"\n";
         let from_file = check(&Options::default(), &[], Some(file)).unwrap();
-        assert_eq!(
-            (from_file.linger.as_secs(), from_file.node_name.as_str()),
-            (1, "f")
-        );
-        assert_eq!(
-            (from_file.integrity, from_file.store.as_path()),
-            (IntegrityMode::Store, Path::new("/f"))
-        );
+        assert_eq!((from_file.linger.as_secs(), from_file.node_name.as_str()), (1, "f"));
+        assert_eq!((from_file.integrity, from_file.store.as_path()), (IntegrityMode::Store, Path::new("/f")));
 
-        let environment = [
-            ("SIFORGE_AGENT_LINGER", "2"),
-            ("SIFORGE_STORE", "/e"),
-            ("SIFORGE_AGENT_INTEGRITY", "hash"),
-        ];
+        let environment = [("SIFORGE_AGENT_LINGER", "2"), ("SIFORGE_STORE", "/e"), ("SIFORGE_AGENT_INTEGRITY", "hash")];
         let from_environment = check(&Options::default(), &environment, Some(file)).unwrap();
-        assert_eq!(
-            (
-                from_environment.linger.as_secs(),
-                from_environment.store.as_path()
-            ),
-            (2, Path::new("/e"))
-        );
+        assert_eq!((from_environment.linger.as_secs(), from_environment.store.as_path()), (2, Path::new("/e")));
         assert_eq!(from_environment.integrity, IntegrityMode::Hash);
 
-        let flags = Options {
-            linger: Some(3),
-            ..base()
-        };
+        let flags = Options { linger: Some(3), ..base() };
         let from_flags = check(&flags, &environment, Some(file)).unwrap();
-        assert_eq!(
-            (from_flags.linger.as_secs(), from_flags.store.as_path()),
-            (3, Path::new("/store"))
-        );
+        assert_eq!((from_flags.linger.as_secs(), from_flags.store.as_path()), (3, Path::new("/store")));
     }
 
-    fn refused(
-        options: &Options,
-        environment: &[(&str, &str)],
-        file: Option<&str>,
-        expected: &str,
-    ) {
+    fn refused(options: &Options, environment: &[(&str, &str)], file: Option<&str>, expected: &str) {
         let error = check(options, environment, file).expect_err(expected);
         assert!(error.contains(expected), "{error}");
     }
@@ -477,44 +324,16 @@ mod tests {
         let none = Options::default();
         refused(&none, &[], None, "no store is configured");
         let flag = |options, expected| refused(&options, &[], None, expected);
-        flag(
-            Options {
-                store: Some("s".into()),
-                ..base()
-            },
-            "setting store: \"s\" is not an absolute path",
-        );
-        flag(
-            Options {
-                linger: Some(u64::MAX),
-                ..base()
-            },
-            "more than a year",
-        );
-        flag(
-            Options {
-                max_mounts: Some(0),
-                ..base()
-            },
-            "setting max-mounts",
-        );
-        flag(
-            Options {
-                node_name: Some("../x".into()),
-                ..base()
-            },
-            "setting node-name",
-        );
+        flag(Options { store: Some("s".into()), ..base() }, "setting store: \"s\" is not an absolute path");
+        flag(Options { linger: Some(u64::MAX), ..base() }, "more than a year");
+        flag(Options { max_mounts: Some(0), ..base() }, "setting max-mounts");
+        flag(Options { node_name: Some("../x".into()), ..base() }, "setting node-name");
     }
 
     #[test]
     fn bad_variables_are_named() {
         let variable = |name, value, expected| refused(&base(), &[(name, value)], None, expected);
-        variable(
-            "SIFORGE_AGENT_LINGER",
-            "soon",
-            "setting linger: \"soon\" is not a number",
-        );
+        variable("SIFORGE_AGENT_LINGER", "soon", "setting linger: \"soon\" is not a number");
         variable("SIFORGE_AGENT_INTEGRITY", "no", "setting integrity");
     }
 
@@ -527,14 +346,8 @@ mod tests {
 
     #[test]
     fn a_named_file_must_exist() {
-        let options = Options {
-            config: Some("/nonexistent/agent.toml".into()),
-            ..base()
-        };
+        let options = Options { config: Some("/nonexistent/agent.toml".into()), ..base() };
         let error = load(&options, &|_| None, "host").unwrap_err().to_string();
-        assert!(
-            error.contains("read configuration /nonexistent/agent.toml"),
-            "{error}"
-        );
+        assert!(error.contains("read configuration /nonexistent/agent.toml"), "{error}");
     }
 }

@@ -21,10 +21,7 @@ struct Cache<T> {
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Cache {
-            entries: BTreeMap::new(),
-            clock: 0,
-        }
+        Cache { entries: BTreeMap::new(), clock: 0 }
     }
 }
 
@@ -40,11 +37,7 @@ impl<T: Clone> Cache<T> {
         self.clock += 1;
         self.entries.insert(key, (value, self.clock));
         if self.entries.len() > KEPT {
-            let oldest = self
-                .entries
-                .iter()
-                .min_by_key(|(_, (_, used))| *used)
-                .map(|(key, _)| *key);
+            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
             oldest.map(|key| self.entries.remove(&key));
         }
     }
@@ -76,9 +69,6 @@ mod tests {
         assert_eq!(cache.get((0, 0)), Some(0));
         cache.insert((count, 0), count);
         assert_eq!(cache.entries.len(), KEPT);
-        assert_eq!(
-            (cache.get((0, 0)), cache.get((1, 1)), cache.get((count, 0))),
-            (Some(0), None, Some(count))
-        );
+        assert_eq!((cache.get((0, 0)), cache.get((1, 1)), cache.get((count, 0))), (Some(0), None, Some(count)));
     }
 }

@@ -40,11 +40,7 @@ const BYTES_USED: usize = 40;
 pub enum Error {
     /// A read failed.
     #[error("{operation} of artifact {digest}: {source}")]
-    Read {
-        operation: &'static str,
-        digest: Digest,
-        source: io::Error,
-    },
+    Read { operation: &'static str, digest: Digest, source: io::Error },
     /// It is a directory, a device, …
     #[error("artifact {digest} is not a regular file")]
     NotAFile { digest: Digest },
@@ -55,23 +51,15 @@ pub enum Error {
     Writable { digest: Digest, mode: u32 },
     /// The SIF's structure is broken.
     #[error("artifact {digest} is damaged: {source}")]
-    Sif {
-        digest: Digest,
-        source: siforge_sif::Error,
-    },
+    Sif { digest: Digest, source: siforge_sif::Error },
     /// The partition is of another kind.
     #[error("artifact {digest} holds no squashfs but {found:?}: only squashfs is mounted")]
     NotSquashfs { digest: Digest, found: Filesystem },
     /// The superblock does not fit the partition.
     #[error("artifact {digest} is damaged: {reason}")]
-    Superblock {
-        digest: Digest,
-        reason: &'static str,
-    },
+    Superblock { digest: Digest, reason: &'static str },
     /// The bytes are not those that the digest names.
-    #[error(
-        "artifact {digest} is damaged: its bytes hash to {found}; publish the image again or restore the file"
-    )]
+    #[error("artifact {digest} is damaged: its bytes hash to {found}; publish the image again or restore the file")]
     Hash { digest: Digest, found: Digest },
     /// It changed while it was read.
     #[error("artifact {digest} changed while it was hashed")]
@@ -137,11 +125,7 @@ impl Verifier {
             .take(MEMO_LIMIT)
             .filter_map(|hashed| Some((hashed.file, (hashed.digest.parse().ok()?, hashed.order))))
             .collect();
-        Verifier {
-            mode,
-            memo_path,
-            memo: Mutex::new(memo),
-        }
+        Verifier { mode, memo_path, memo: Mutex::new(memo) }
     }
 
     /// Checks `file` as the configuration says; where its squashfs lies.
@@ -150,10 +134,7 @@ impl Verifier {
         if self.mode == IntegrityMode::Hash {
             let found = self.hash(file, digest)?;
             if found != *digest {
-                return Err(Error::Hash {
-                    digest: *digest,
-                    found,
-                });
+                return Err(Error::Hash { digest: *digest, found });
             }
         }
         Ok(partition)
@@ -161,13 +142,7 @@ impl Verifier {
 
     /// The file's digest, from the memo if it was hashed as it is.
     fn hash(&self, file: &File, digest: &Digest) -> Result<Digest, Error> {
-        let failed = |operation| {
-            move |source| Error::Read {
-                operation,
-                digest: *digest,
-                source,
-            }
-        };
+        let failed = |operation| move |source| Error::Read { operation, digest: *digest, source };
         let before = FileKey::of(&file.metadata().map_err(failed("stat"))?);
         if let Some((found, _)) = self.lock().get(&before) {
             return Ok(*found);
@@ -200,20 +175,13 @@ impl Verifier {
         let order = memo.values().map(|(_, order)| *order).max().unwrap_or(0) + 1;
         memo.insert(file, (*digest, order));
         while memo.len() > MEMO_LIMIT {
-            let oldest = memo
-                .iter()
-                .min_by_key(|(_, (_, order))| *order)
-                .map(|(key, _)| *key);
+            let oldest = memo.iter().min_by_key(|(_, (_, order))| *order).map(|(key, _)| *key);
             let Some(oldest) = oldest else { break };
             memo.remove(&oldest);
         }
         let saved: Vec<Hashed> = memo
             .iter()
-            .map(|(file, (digest, order))| Hashed {
-                file: *file,
-                digest: digest.to_string(),
-                order: *order,
-            })
+            .map(|(file, (digest, order))| Hashed { file: *file, digest: digest.to_string(), order: *order })
             .collect();
         // Without the memo on disk the next agent hashes once more, no worse: said here, since nobody above waits for it.
         if let Err(error) = state_file::write(&self.memo_path, &saved) {
@@ -222,52 +190,28 @@ impl Verifier {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<FileKey, (Digest, u64)>> {
-        self.memo
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.memo.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 /// The checks that both modes make.
 fn structure(file: &File, digest: &Digest) -> Result<Partition, Error> {
-    let failed = |operation| {
-        move |source| Error::Read {
-            operation,
-            digest: *digest,
-            source,
-        }
-    };
+    let failed = |operation| move |source| Error::Read { operation, digest: *digest, source };
     let metadata = file.metadata().map_err(failed("stat"))?;
     if !metadata.is_file() {
         return Err(Error::NotAFile { digest: *digest });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o022 != 0 {
-        return Err(Error::Writable {
-            digest: *digest,
-            mode,
-        });
+        return Err(Error::Writable { digest: *digest, mode });
     }
-    let broken = |source| Error::Sif {
-        digest: *digest,
-        source,
-    };
-    let again = file
-        .try_clone()
-        .map_err(failed("duplicate the descriptor"))?;
-    let partition = Sif::open(again)
-        .and_then(|sif| sif.primary_partition())
-        .map_err(broken)?;
+    let broken = |source| Error::Sif { digest: *digest, source };
+    let again = file.try_clone().map_err(failed("duplicate the descriptor"))?;
+    let partition = Sif::open(again).and_then(|sif| sif.primary_partition()).map_err(broken)?;
     if partition.filesystem != Filesystem::Squashfs {
-        return Err(Error::NotSquashfs {
-            digest: *digest,
-            found: partition.filesystem,
-        });
+        return Err(Error::NotSquashfs { digest: *digest, found: partition.filesystem });
     }
-    let damaged = |reason| Error::Superblock {
-        digest: *digest,
-        reason,
-    };
+    let damaged = |reason| Error::Superblock { digest: *digest, reason };
     if partition.offset % 512 != 0 {
         return Err(damaged("its partition does not start at a sector"));
     }
@@ -299,21 +243,13 @@ mod tests {
     /// A SIF whose partition is a superblock and zeros: all that is looked at here.
     fn write_sif(path: &Path) -> (File, Digest) {
         let draft = Draft::new(Arch::Amd64, [1; 16], 0, Vec::new()).unwrap();
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .unwrap();
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
         let mut superblock = [0; SUPERBLOCK];
         superblock[..4].copy_from_slice(b"hsqs");
         superblock[BYTES_USED..BYTES_USED + 8].copy_from_slice(&8192u64.to_le_bytes());
-        file.write_all_at(&superblock, draft.partition_offset())
-            .unwrap();
+        file.write_all_at(&superblock, draft.partition_offset()).unwrap();
         draft.finish(&file, 8192).unwrap();
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))
-            .unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
         (file, sha256(path))
     }
 
@@ -322,9 +258,7 @@ mod tests {
     }
 
     fn partition_offset() -> u64 {
-        Draft::new(Arch::Amd64, [1; 16], 0, Vec::new())
-            .unwrap()
-            .partition_offset()
+        Draft::new(Arch::Amd64, [1; 16], 0, Vec::new()).unwrap().partition_offset()
     }
 
     fn check(mode: IntegrityMode, change: impl FnOnce(&File), expected: Result<(), &str>) {
@@ -337,10 +271,7 @@ mod tests {
             (Err(error), Err(expected)) => {
                 let text = crate::node::chain(&error);
                 assert!(text.contains(expected), "{text}");
-                assert!(
-                    text.contains(&digest.to_string()) && error.is_damage(),
-                    "{text}"
-                );
+                assert!(text.contains(&digest.to_string()) && error.is_damage(), "{text}");
             }
             (found, _) => panic!("{expected:?}: {found:?}"),
         }
@@ -349,16 +280,9 @@ mod tests {
     #[test]
     fn each_damage_is_refused_with_its_reason() {
         use IntegrityMode::{Hash, Store};
-        let write = |offset: u64, bytes: &'static [u8]| {
-            move |file: &File| file.write_all_at(bytes, offset).unwrap()
-        };
+        let write = |offset: u64, bytes: &'static [u8]| move |file: &File| file.write_all_at(bytes, offset).unwrap();
         let cut = |len: u64| move |file: &File| file.set_len(len).unwrap();
-        let chmod = |mode| {
-            move |file: &File| {
-                file.set_permissions(std::fs::Permissions::from_mode(mode))
-                    .unwrap()
-            }
-        };
+        let chmod = |mode| move |file: &File| file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
         let partition = partition_offset();
         for mode in [Hash, Store] {
             check(mode, |_| {}, Ok(()));
@@ -366,22 +290,10 @@ mod tests {
             check(mode, cut(partition + 100), Err("truncated SIF"));
             check(mode, write(32, b"NOT_MAGIC"), Err("invalid SIF magic"));
             check(mode, write(partition, b"xxxx"), Err("no squashfs magic"));
-            check(
-                mode,
-                write(partition + BYTES_USED as u64, &[0, 0, 1]),
-                Err("longer than its partition"),
-            );
-            check(
-                mode,
-                chmod(0o666),
-                Err("may be written by others (mode 0666)"),
-            );
+            check(mode, write(partition + BYTES_USED as u64, &[0, 0, 1]), Err("longer than its partition"));
+            check(mode, chmod(0o666), Err("may be written by others (mode 0666)"));
         }
-        check(
-            Hash,
-            write(partition + 5000, b"x"),
-            Err("its bytes hash to sha256:"),
-        );
+        check(Hash, write(partition + 5000, b"x"), Err("its bytes hash to sha256:"));
         check(Store, write(partition + 5000, b"x"), Ok(()));
     }
 
@@ -391,16 +303,10 @@ mod tests {
         let path = directory.path().join("a.sif");
         let memo = directory.path().join("verified.json");
         let (file, digest) = write_sif(&path);
-        let hashed = || {
-            state_file::read::<Vec<Hashed>>(&memo)
-                .unwrap()
-                .map_or(0, |memo| memo.len())
-        };
+        let hashed = || state_file::read::<Vec<Hashed>>(&memo).unwrap().map_or(0, |memo| memo.len());
         for _ in 0..2 {
             // A new agent each time: the memo is what survives.
-            Verifier::new(IntegrityMode::Hash, memo.clone())
-                .verify(&file, &digest)
-                .unwrap();
+            Verifier::new(IntegrityMode::Hash, memo.clone()).verify(&file, &digest).unwrap();
             assert_eq!(hashed(), 1);
         }
         file.write_all_at(b"x", partition_offset() + 5000).unwrap();
@@ -408,15 +314,10 @@ mod tests {
         let found = sha256(&path);
         for _ in 0..2 {
             let error = verifier.verify(&file, &digest).unwrap_err();
-            assert!(
-                matches!(&error, Error::Hash { found: bytes, .. } if *bytes == found),
-                "{error}"
-            );
+            assert!(matches!(&error, Error::Hash { found: bytes, .. } if *bytes == found), "{error}");
             assert_eq!(hashed(), 2);
         }
         std::fs::write(&memo, "nonsense").unwrap();
-        Verifier::new(IntegrityMode::Hash, memo)
-            .verify(&file, &found)
-            .unwrap();
+        Verifier::new(IntegrityMode::Hash, memo).verify(&file, &found).unwrap();
     }
 }

@@ -38,9 +38,7 @@ pub enum Error {
     #[error("uid {owner} holds {NAMES_PER_USER} leases already: release some")]
     TooManyOfUser { owner: u32 },
     /// One user holds too many images.
-    #[error(
-        "uid {owner} holds leases on {share} images already, its share of this node: release some"
-    )]
+    #[error("uid {owner} holds leases on {share} images already, its share of this node: release some")]
     TooManyImagesOfUser { owner: u32, share: usize },
     /// The node holds too many.
     #[error("the node's agent holds {NAMES} leases already")]
@@ -81,14 +79,9 @@ impl Leases {
     pub fn restored(saved: Saved, now: Moment) -> Self {
         let mut held = BTreeMap::new();
         for lease in saved.leases.into_iter().take(NAMES) {
-            let digests: BTreeSet<Digest> = lease
-                .digests
-                .iter()
-                .take(DIGESTS)
-                .filter_map(|text| text.parse().ok())
-                .collect();
-            let taken = Duration::try_from_secs_f64(lease.taken)
-                .map_or(now, |taken| Moment(taken).min(now));
+            let digests: BTreeSet<Digest> =
+                lease.digests.iter().take(DIGESTS).filter_map(|text| text.parse().ok()).collect();
+            let taken = Duration::try_from_secs_f64(lease.taken).map_or(now, |taken| Moment(taken).min(now));
             if check_name(&lease.name).is_ok() && !digests.is_empty() {
                 held.insert((lease.owner, lease.name), Held { digests, taken });
             }
@@ -104,28 +97,17 @@ impl Leases {
             digests: held.digests.iter().map(Digest::to_string).collect(),
             taken: held.taken.0.as_secs_f64(),
         };
-        Saved {
-            leases: self.held.iter().map(lease).collect(),
-        }
+        Saved { leases: self.held.iter().map(lease).collect() }
     }
 
     /// Takes or extends a lease; true when that changed anything that is saved. `share` is how many images one user other than root
     /// may hold: what is leased is not unmounted to make room.
-    pub fn take(
-        &mut self,
-        owner: u32,
-        name: &str,
-        digest: &Digest,
-        share: usize,
-        now: Moment,
-    ) -> Result<bool, Error> {
+    pub fn take(&mut self, owner: u32, name: &str, digest: &Digest, share: usize, now: Moment) -> Result<bool, Error> {
         check_name(name)?;
         if owner != 0 {
             let own = self.held.range((owner, String::new())..);
-            let own: BTreeSet<&Digest> = own
-                .take_while(|((uid, _), _)| *uid == owner)
-                .flat_map(|(_, held)| &held.digests)
-                .collect();
+            let own: BTreeSet<&Digest> =
+                own.take_while(|((uid, _), _)| *uid == owner).flat_map(|(_, held)| &held.digests).collect();
             if own.len() >= share && !own.contains(digest) {
                 return Err(Error::TooManyImagesOfUser { owner, share });
             }
@@ -136,9 +118,7 @@ impl Leases {
                 return Ok(false);
             }
             if held.digests.len() >= DIGESTS {
-                return Err(Error::TooManyImages {
-                    name: name.to_owned(),
-                });
+                return Err(Error::TooManyImages { name: name.to_owned() });
             }
             held.taken = now;
             return Ok(held.digests.insert(*digest));
@@ -146,17 +126,10 @@ impl Leases {
         if self.held.len() >= NAMES {
             return Err(Error::TooMany);
         }
-        if owner != 0 && self.held.keys().filter(|(uid, _)| *uid == owner).count() >= NAMES_PER_USER
-        {
+        if owner != 0 && self.held.keys().filter(|(uid, _)| *uid == owner).count() >= NAMES_PER_USER {
             return Err(Error::TooManyOfUser { owner });
         }
-        self.held.insert(
-            key,
-            Held {
-                digests: BTreeSet::from([*digest]),
-                taken: now,
-            },
-        );
+        self.held.insert(key, Held { digests: BTreeSet::from([*digest]), taken: now });
         Ok(true)
     }
 
@@ -182,10 +155,7 @@ impl Leases {
 
     /// All digests under any lease.
     pub fn leased(&self) -> BTreeSet<Digest> {
-        self.held
-            .values()
-            .flat_map(|held| held.digests.iter().cloned())
-            .collect()
+        self.held.values().flat_map(|held| held.digests.iter().cloned()).collect()
     }
 
     /// Names of the leases that hold `digest` and that `viewer` may see: its own, for root all.
@@ -227,9 +197,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     if !name.is_empty() && name.len() <= NAME_LIMIT && name.bytes().all(good) {
         return Ok(());
     }
-    Err(Error::Name {
-        name: name.chars().take(NAME_LIMIT).collect(),
-    })
+    Err(Error::Name { name: name.chars().take(NAME_LIMIT).collect() })
 }
 
 #[cfg(test)]
@@ -250,14 +218,8 @@ mod tests {
     fn a_name_belongs_to_its_owner_and_root_ends_all() {
         let mut leases = Leases::default();
         for owner in [0, 1000, 1001] {
-            assert_eq!(
-                leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)),
-                Ok(true)
-            );
-            assert_eq!(
-                leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)),
-                Ok(false)
-            );
+            assert_eq!(leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)), Ok(true));
+            assert_eq!(leases.take(owner, "slurm-1", &digest(1), SHARE, at(0)), Ok(false));
         }
         assert_eq!(leases.all_names(1000), ["slurm-1"]);
         assert_eq!(leases.release(1000, "slurm-1"), BTreeSet::from([digest(1)]));
@@ -278,10 +240,7 @@ mod tests {
         let mut again = Leases::restored(serde_json::from_str(&text).unwrap(), at(8));
         assert_eq!(again.names_of(&digest(2), 0), ["a", "b"]);
         assert_eq!(again.names_of(&digest(2), 7), ["b"]);
-        assert_eq!(
-            again.expire(at(6 + LONGEST.as_secs())),
-            BTreeSet::from([digest(1), digest(2)])
-        );
+        assert_eq!(again.expire(at(6 + LONGEST.as_secs())), BTreeSet::from([digest(1), digest(2)]));
         assert_eq!(again.all_names(0), ["b"]);
     }
 
@@ -300,43 +259,24 @@ mod tests {
     fn limits_have_their_own_errors() {
         let mut leases = Leases::default();
         for name in ["", "a b", "a/b", "a\nb", "é", &"x".repeat(NAME_LIMIT + 1)] {
-            assert!(
-                matches!(
-                    leases.take(0, name, &digest(1), SHARE, at(0)),
-                    Err(Error::Name { .. })
-                ),
-                "{name}"
-            );
+            assert!(matches!(leases.take(0, name, &digest(1), SHARE, at(0)), Err(Error::Name { .. })), "{name}");
         }
         for n in 0..NAMES_PER_USER {
-            leases
-                .take(5, &format!("n{n}"), &digest(1), SHARE, at(0))
-                .unwrap();
+            leases.take(5, &format!("n{n}"), &digest(1), SHARE, at(0)).unwrap();
         }
-        assert_eq!(
-            leases.take(5, "more", &digest(1), SHARE, at(0)),
-            Err(Error::TooManyOfUser { owner: 5 })
-        );
+        assert_eq!(leases.take(5, "more", &digest(1), SHARE, at(0)), Err(Error::TooManyOfUser { owner: 5 }));
         assert_eq!(leases.take(6, "other", &digest(1), SHARE, at(0)), Ok(true));
         for n in 0..DIGESTS {
-            leases
-                .take(0, "many", &digest(n as u8), SHARE, at(0))
-                .unwrap();
+            leases.take(0, "many", &digest(n as u8), SHARE, at(0)).unwrap();
         }
         let error = leases.take(0, "many", &digest(200), SHARE, at(0));
-        assert_eq!(
-            error,
-            Err(Error::TooManyImages {
-                name: "many".into()
-            })
-        );
+        assert_eq!(error, Err(Error::TooManyImages { name: "many".into() }));
     }
 
     #[test]
     fn no_user_holds_all_the_images_of_a_node() {
         let mut leases = Leases::default();
-        let mut take =
-            |owner, name: &str, n| leases.take(owner, name, &digest(n), 2, at(0)).map(drop);
+        let mut take = |owner, name: &str, n| leases.take(owner, name, &digest(n), 2, at(0)).map(drop);
         for (name, n) in [("a", 1), ("b", 2), ("c", 1)] {
             assert_eq!(take(5, name, n), Ok(()), "{name}");
         }

@@ -47,10 +47,7 @@ pub struct FileId {
 impl FileId {
     /// Of a file that was looked at.
     pub fn of(metadata: &Metadata) -> Self {
-        FileId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        }
+        FileId { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
@@ -65,9 +62,7 @@ pub fn list(sysfs: &Path) -> io::Result<Vec<Loop>> {
     let mut loops = Vec::new();
     for entry in std::fs::read_dir(sysfs)? {
         let name = entry?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("loop")?.parse().ok());
+        let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok());
         loops.extend(number.and_then(|number| read(sysfs, number)));
     }
     loops.sort_unstable_by_key(|device| device.number);
@@ -108,11 +103,7 @@ pub fn artifact_hex<'a>(file: &'a Path, root: &Path) -> Option<&'a str> {
     let name: &OsStr = file.file_name()?;
     let hex = name.as_bytes().get(..64)?;
     let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if !hex.iter().all(is_hex) {
-        None
-    } else {
-        std::str::from_utf8(hex).ok()
-    }
+    if !hex.iter().all(is_hex) { None } else { std::str::from_utf8(hex).ok() }
 }
 
 #[cfg(test)]
@@ -130,39 +121,19 @@ mod tests {
     #[test]
     fn bound_devices_are_listed() {
         let sysfs = tempfile::tempdir().unwrap();
-        let bound = [
-            ("ro", "1\n"),
-            ("loop/backing_file", "/s/a b.sif\n"),
-            ("loop/offset", "4096\n"),
-        ];
+        let bound = [("ro", "1\n"), ("loop/backing_file", "/s/a b.sif\n"), ("loop/offset", "4096\n")];
         device(sysfs.path(), "loop11", &bound);
         device(
             sysfs.path(),
             "loop2",
-            &[
-                ("ro", "0\n"),
-                ("loop/backing_file", "/x (deleted)\n"),
-                ("loop/offset", "0\n"),
-            ],
+            &[("ro", "0\n"), ("loop/backing_file", "/x (deleted)\n"), ("loop/offset", "0\n")],
         );
         device(sysfs.path(), "loop3", &[("ro", "0\n")]);
         device(sysfs.path(), "vda", &[("ro", "0\n")]);
         let loops = list(sysfs.path()).unwrap();
         let expected = [
-            Loop {
-                number: 2,
-                file: "/x".into(),
-                deleted: true,
-                offset: 0,
-                read_only: false,
-            },
-            Loop {
-                number: 11,
-                file: "/s/a b.sif".into(),
-                deleted: false,
-                offset: 4096,
-                read_only: true,
-            },
+            Loop { number: 2, file: "/x".into(), deleted: true, offset: 0, read_only: false },
+            Loop { number: 11, file: "/s/a b.sif".into(), deleted: false, offset: 4096, read_only: true },
         ];
         assert_eq!(loops, expected);
         list(Path::new(SYSFS)).unwrap();

@@ -45,11 +45,7 @@ fn run(cli: &Cli) -> Outcome {
         Some(Command::Slurm(SlurmCommand::Check)) => {
             let socket = config::local(options, &process_environment)?.socket;
             let status = slurm::check(&socket)?;
-            print(&format!(
-                "siforge-agent {} answers, {} images mounted\n",
-                status.version,
-                status.mounts.len()
-            ))
+            print(&format!("siforge-agent {} answers, {} images mounted\n", status.version, status.mounts.len()))
         }
         // Not reached: main() takes these two out before anything can fail. If it did, they end as they must.
         Some(Command::Slurm(SlurmCommand::Prolog | SlurmCommand::Epilog)) => Ok(()),
@@ -58,23 +54,18 @@ fn run(cli: &Cli) -> Outcome {
 
 /// The hook that slurmd called, told before clap may refuse the rest of the line: the exit code of these is 0 come what may.
 fn hook_of(arguments: &[OsString]) -> Option<Hook> {
-    arguments
-        .windows(2)
-        .find(|pair| pair[0] == "slurm")
-        .and_then(|pair| match pair[1].to_str() {
-            Some("prolog") => Some(Hook::Prolog),
-            Some("epilog") => Some(Hook::Epilog),
-            _ => None,
-        })
+    arguments.windows(2).find(|pair| pair[0] == "slurm").and_then(|pair| match pair[1].to_str() {
+        Some("prolog") => Some(Hook::Prolog),
+        Some("epilog") => Some(Hook::Epilog),
+        _ => None,
+    })
 }
 
 fn run_hook(hook: Hook, arguments: Vec<OsString>) -> ExitCode {
     let outcome = std::panic::catch_unwind(|| {
         let socket = Cli::try_parse_from(arguments)
             .map_err(|error| error.to_string())
-            .and_then(|cli| {
-                config::local(&cli.options, &process_environment).map_err(|error| chain(&error))
-            })
+            .and_then(|cli| config::local(&cli.options, &process_environment).map_err(|error| chain(&error)))
             .map(|local| local.socket);
         match socket {
             Ok(socket) => slurm::run(hook, &process_environment, &socket),
@@ -137,17 +128,12 @@ fn print(text: &str) -> Outcome {
 
 fn start_log(local: &Local) -> Outcome {
     // Targets rather than EnvFilter: no regular expressions in a daemon that stays small.
-    let wanted: Targets = local
-        .log
-        .parse()
-        .map_err(|error| format!("setting log: {:?}: {error}", local.log))?;
+    let wanted: Targets = local.log.parse().map_err(|error| format!("setting log: {:?}: {error}", local.log))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry();
     match local.log_format {
         LogFormat::Json => registry.with(lines.json().with_filter(wanted)).try_init()?,
-        LogFormat::Text => registry
-            .with(lines.with_ansi(false).with_filter(wanted))
-            .try_init()?,
+        LogFormat::Text => registry.with(lines.with_ansi(false).with_filter(wanted)).try_init()?,
     }
     Ok(())
 }

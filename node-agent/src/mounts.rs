@@ -41,32 +41,19 @@ pub enum Error {
     Missing { digest: Digest, path: PathBuf },
     /// The artifact can't be opened.
     #[error("open artifact {digest}: {source}")]
-    Open {
-        digest: Digest,
-        source: siforge_store::Error,
-    },
+    Open { digest: Digest, source: siforge_store::Error },
     /// A system call on a path failed.
     #[error("{operation} {path}: {source}", path = path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
     /// The artifact did not pass its checks.
     #[error(transparent)]
     Integrity(#[from] integrity::Error),
     /// The kernel refused.
     #[error("mount artifact {digest}: {source}")]
-    Mount {
-        digest: Digest,
-        source: siforge_launch::Error,
-    },
+    Mount { digest: Digest, source: siforge_launch::Error },
     /// The node's lease could not be written, so the artifact was not opened.
     #[error("lease artifact {digest} in the store: {source}")]
-    Lease {
-        digest: Digest,
-        source: siforge_store::Error,
-    },
+    Lease { digest: Digest, source: siforge_store::Error },
     /// No thread could be had for the work.
     #[error("start a thread to mount artifact {digest}: {source}")]
     Thread { digest: Digest, source: io::Error },
@@ -84,9 +71,7 @@ pub struct Mounts {
 impl Mounts {
     /// Nothing is touched yet.
     pub fn new(state_dir: &Path) -> Self {
-        Mounts {
-            directory: state_dir.join("mounts"),
-        }
+        Mounts { directory: state_dir.join("mounts") }
     }
 
     /// Where an artifact is mounted.
@@ -98,39 +83,19 @@ impl Mounts {
     pub fn prepare(&self) -> Result<(), Error> {
         let io = |operation| {
             let path = self.directory.clone();
-            move |source: io::Error| Error::Io {
-                operation,
-                path,
-                source,
-            }
+            move |source: io::Error| Error::Io { operation, path, source }
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(io("create"))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(io("create"))?;
         std::fs::set_permissions(&self.directory, std::fs::Permissions::from_mode(0o700))
             .map_err(io("set the mode of"))?;
         if !adopt::is_mount_point(&mountinfo()?, &self.directory) {
             let here = Some(&self.directory);
-            mount(
-                here,
-                &self.directory,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .map_err(|errno| io("bind to itself")(errno.into()))?;
+            mount(here, &self.directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(|errno| io("bind to itself")(errno.into()))?;
         }
         // Always: an earlier agent may have died between the two calls.
-        mount(
-            None::<&str>,
-            &self.directory,
-            None::<&str>,
-            MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .map_err(|errno| io("make private")(errno.into()))
+        mount(None::<&str>, &self.directory, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+            .map_err(|errno| io("make private")(errno.into()))
     }
 
     /// Looks at what an earlier agent left: cleans what is stale, gives what is good.
@@ -151,11 +116,7 @@ impl Mounts {
         for verdict in verdicts {
             match verdict {
                 Verdict::Adopt(digest) => adopted.push(digest),
-                Verdict::Clean {
-                    path,
-                    layers,
-                    reason,
-                } => {
+                Verdict::Clean { path, layers, reason } => {
                     tracing::warn!(path = %path.display(), reason, "unmounting what an earlier agent left");
                     (0..layers).try_for_each(|_| unmount(&path))?;
                 }
@@ -168,53 +129,25 @@ impl Mounts {
     /// Checks and mounts an artifact; the caller has leased it. Mounts are made one at a time per digest.
     pub fn mount(&self, store: &Store, digest: &Digest, verifier: &Verifier) -> Result<(), Error> {
         let artifact = store.layout().artifact(digest);
-        let file = store.open_artifact(digest).map_err(|source| Error::Open {
-            digest: *digest,
-            source,
-        })?;
-        let file = file.ok_or_else(|| Error::Missing {
-            digest: *digest,
-            path: artifact.clone(),
-        })?;
+        let file = store.open_artifact(digest).map_err(|source| Error::Open { digest: *digest, source })?;
+        let file = file.ok_or_else(|| Error::Missing { digest: *digest, path: artifact.clone() })?;
         let partition = verifier.verify(&file, digest)?;
         let target = self.path(digest);
-        let directory = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&target);
-        directory.map_err(|source| Error::Io {
-            operation: "create",
-            path: target.clone(),
-            source,
-        })?;
-        let metadata = file.metadata().map_err(|source| Error::Io {
-            operation: "stat",
-            path: artifact.clone(),
-            source,
-        })?;
-        let failed = |source| Error::Mount {
-            digest: *digest,
-            source,
-        };
+        let directory = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&target);
+        directory.map_err(|source| Error::Io { operation: "create", path: target.clone(), source })?;
+        let metadata =
+            file.metadata().map_err(|source| Error::Io { operation: "stat", path: artifact.clone(), source })?;
+        let failed = |source| Error::Mount { digest: *digest, source };
         let detached = match live_device(FileId::of(&metadata), partition.offset)? {
             Some(device) => siforge_launch::mount_loop_device(&device, &artifact),
-            None => siforge_launch::mount_squashfs(
-                file.as_fd(),
-                &artifact,
-                partition.offset,
-                partition.size,
-            ),
+            None => siforge_launch::mount_squashfs(file.as_fd(), &artifact, partition.offset, partition.size),
         };
         siforge_launch::attach(detached.map_err(failed)?.as_fd(), &target).map_err(failed)
     }
 
     /// A detached copy of an artifact's mount: read-only, nosuid, nodev; id-mapped by `namespace` if that is given. The caller
     /// has pinned it.
-    pub fn detached_clone(
-        &self,
-        digest: &Digest,
-        namespace: Option<BorrowedFd<'_>>,
-    ) -> Result<OwnedFd, Error> {
+    pub fn detached_clone(&self, digest: &Digest, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
         let path = self.path(digest);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = nix::fcntl::open(&path, flags, Mode::empty()).map_err(|errno| Error::Io {
@@ -222,10 +155,7 @@ impl Mounts {
             path: path.clone(),
             source: errno.into(),
         })?;
-        siforge_launch::clone_detached(root, namespace).map_err(|source| Error::Mount {
-            digest: *digest,
-            source,
-        })
+        siforge_launch::clone_detached(root, namespace).map_err(|source| Error::Mount { digest: *digest, source })
     }
 
     /// Undoes a mount lazily: who uses a copy of it keeps it. No error when there is none.
@@ -237,17 +167,11 @@ impl Mounts {
     pub fn unmount_all(&self) -> Result<usize, Error> {
         let mounts = mountinfo()?;
         let mut undone = 0;
-        for mounted in mounts
-            .iter()
-            .filter(|mounted| mounted.path.parent() == Some(&self.directory))
-        {
+        for mounted in mounts.iter().filter(|mounted| mounted.path.parent() == Some(&self.directory)) {
             unmount(&mounted.path)?;
             undone += 1;
         }
-        for mounted in mounts
-            .iter()
-            .filter(|mounted| mounted.path == self.directory)
-        {
+        for mounted in mounts.iter().filter(|mounted| mounted.path == self.directory) {
             unmount_only(&mounted.path)?;
         }
         self.remove_empty_directories(&[])?;
@@ -255,11 +179,7 @@ impl Mounts {
     }
 
     fn remove_empty_directories(&self, kept: &[Digest]) -> Result<(), Error> {
-        let failed = |source| Error::Io {
-            operation: "list",
-            path: self.directory.clone(),
-            source,
-        };
+        let failed = |source| Error::Io { operation: "list", path: self.directory.clone(), source };
         let entries = match std::fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(failed)?,
@@ -285,19 +205,13 @@ fn real_path(layout: &Layout, digest: &Digest) -> Option<PathBuf> {
 fn live_device(file: FileId, offset: u64) -> Result<Option<LoopDevice>, Error> {
     let sysfs = Path::new(loops::SYSFS);
     let fits = |device: &Loop| !device.deleted && device.read_only && device.offset == offset;
-    let loops = loops::list(sysfs).map_err(|source| Error::Io {
-        operation: "list",
-        path: sysfs.to_owned(),
-        source,
-    })?;
+    let loops = loops::list(sysfs).map_err(|source| Error::Io { operation: "list", path: sysfs.to_owned(), source })?;
     for found in loops.into_iter().filter(fits) {
         // Open, it can't be cleared; only then is what is said about it good for longer than the moment.
         let Ok(device) = LoopDevice::open(found.number) else {
             continue;
         };
-        let same = device
-            .backing()
-            .is_ok_and(|backing| FileId::from(backing) == file);
+        let same = device.backing().is_ok_and(|backing| FileId::from(backing) == file);
         if same && loops::read(sysfs, found.number).as_ref().is_some_and(fits) {
             return Ok(Some(device));
         }
@@ -309,18 +223,10 @@ fn live_device(file: FileId, offset: u64) -> Result<Option<LoopDevice>, Error> {
 fn mountinfo() -> Result<Vec<adopt::MountPoint>, Error> {
     use std::io::Read;
     let path = Path::new("/proc/self/mountinfo");
-    let failed = |operation| {
-        move |source| Error::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed = |operation| move |source| Error::Io { operation, path: path.to_owned(), source };
     let mut text = Vec::new();
     let file = File::open(path).map_err(failed("open"))?;
-    file.take(MOUNTINFO_LIMIT)
-        .read_to_end(&mut text)
-        .map_err(failed("read"))?;
+    file.take(MOUNTINFO_LIMIT).read_to_end(&mut text).map_err(failed("read"))?;
     Ok(adopt::parse_mountinfo(&text))
 }
 
@@ -333,11 +239,7 @@ fn unmount(path: &Path) -> Result<(), Error> {
 fn unmount_only(path: &Path) -> Result<(), Error> {
     match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(Error::Io {
-            operation: "unmount",
-            path: path.to_owned(),
-            source: errno.into(),
-        }),
+        Err(errno) => Err(Error::Io { operation: "unmount", path: path.to_owned(), source: errno.into() }),
     }
 }
 
@@ -345,18 +247,7 @@ fn unmount_only(path: &Path) -> Result<(), Error> {
 fn remove_directory(path: &Path) -> Result<(), Error> {
     match std::fs::remove_dir(path) {
         Ok(()) => Ok(()),
-        Err(error)
-            if matches!(
-                error.raw_os_error().map(Errno::from_raw),
-                Some(Errno::ENOENT | Errno::EBUSY)
-            ) =>
-        {
-            Ok(())
-        }
-        Err(source) => Err(Error::Io {
-            operation: "remove",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::EBUSY)) => Ok(()),
+        Err(source) => Err(Error::Io { operation: "remove", path: path.to_owned(), source }),
     }
 }

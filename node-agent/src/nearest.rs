@@ -7,11 +7,7 @@ const MOST: usize = 10_000;
 
 /// The candidates near enough to `wanted` to be what was meant (at most a third of its characters differ), nearest first, ties
 /// in order, at most `count`.
-pub fn nearest<'a>(
-    wanted: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-    count: usize,
-) -> Vec<&'a str> {
+pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
     let wanted: Vec<char> = wanted.chars().collect();
     if wanted.len() > LONGEST {
         return Vec::new();
@@ -25,10 +21,7 @@ pub fn nearest<'a>(
         .filter(|(distance, _)| *distance <= near_enough)
         .collect();
     near.sort_unstable();
-    near.into_iter()
-        .take(count)
-        .map(|(_, candidate)| candidate)
-        .collect()
+    near.into_iter().take(count).map(|(_, candidate)| candidate).collect()
 }
 
 /// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours, each 1.
@@ -41,11 +34,9 @@ fn distance(wanted: &[char], candidate: &str) -> usize {
         let mut current = vec![row + 1; width];
         for column in 1..width {
             let same = wanted[column - 1] == letter;
-            current[column] = (above[column] + 1)
-                .min(current[column - 1] + 1)
-                .min(above[column - 1] + usize::from(!same));
-            let swapped =
-                column > 1 && Some(wanted[column - 1]) == last && wanted[column - 2] == letter;
+            current[column] =
+                (above[column] + 1).min(current[column - 1] + 1).min(above[column - 1] + usize::from(!same));
+            let swapped = column > 1 && Some(wanted[column - 1]) == last && wanted[column - 2] == letter;
             if swapped && let Some(two_up) = before.get(column - 2) {
                 current[column] = current[column].min(two_up + 1);
             }
@@ -62,19 +53,8 @@ mod tests {
 
     #[test]
     fn distances() {
-        let cases = [
-            ("", "", 0),
-            ("a", "", 1),
-            ("", "ab", 2),
-            ("lolcow", "lolcow", 0),
-            ("lolcwo", "lolcow", 1),
-        ];
-        let more = [
-            ("kitten", "sitting", 3),
-            ("abc", "xyz", 3),
-            ("größe", "grösse", 2),
-            ("ca", "abc", 3),
-        ];
+        let cases = [("", "", 0), ("a", "", 1), ("", "ab", 2), ("lolcow", "lolcow", 0), ("lolcwo", "lolcow", 1)];
+        let more = [("kitten", "sitting", 3), ("abc", "xyz", 3), ("größe", "grösse", 2), ("ca", "abc", 3)];
         for (a, b, expected) in cases.into_iter().chain(more) {
             let chars: Vec<char> = a.chars().collect();
             assert_eq!(distance(&chars, b), expected, "{a} {b}");

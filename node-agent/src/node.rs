@@ -47,16 +47,10 @@ const STACK: usize = 256 * 1024;
 pub enum StartError {
     /// The store is not there or not one.
     #[error("open the store {root}: {source}", root = root.display())]
-    Store {
-        root: PathBuf,
-        source: siforge_store::Error,
-    },
+    Store { root: PathBuf, source: siforge_store::Error },
     /// The node's lease can't be written.
     #[error("take up the lease of node {node}: {source}")]
-    Lease {
-        node: String,
-        source: siforge_store::Error,
-    },
+    Lease { node: String, source: siforge_store::Error },
     /// The mounts' directory can't be made, or what an earlier agent left can't be cleaned.
     #[error(transparent)]
     Mounts(#[from] mounts::Error),
@@ -70,20 +64,13 @@ pub enum StartError {
 pub enum Error {
     /// The reference does not follow the grammar.
     #[error("{source}")]
-    Reference {
-        source: siforge_reference::ParseError,
-    },
+    Reference { source: siforge_reference::ParseError },
     /// It names something other than an image of the store.
-    #[error(
-        "{reference} does not name an image of the store: the agent mounts sif://NAMESPACE/NAME alone"
-    )]
+    #[error("{reference} does not name an image of the store: the agent mounts sif://NAMESPACE/NAME alone")]
     NotStore { reference: String },
     /// No such name.
     #[error("no image {image} in the store")]
-    Unknown {
-        image: String,
-        nearest: Option<String>,
-    },
+    Unknown { image: String, nearest: Option<String> },
     /// The name never pointed at this digest.
     #[error("{image} has no revision with digest {digest}")]
     OtherDigest { image: String, digest: Digest },
@@ -92,10 +79,7 @@ pub enum Error {
     NotAllowed { image: String, uid: u32 },
     /// The store can't be read.
     #[error("read the ref of {image}: {source}")]
-    Store {
-        image: String,
-        source: siforge_store::Error,
-    },
+    Store { image: String, source: siforge_store::Error },
     /// Mounting failed.
     #[error("{0}")]
     Mount(Arc<mounts::Error>),
@@ -103,9 +87,7 @@ pub enum Error {
     #[error("image {digest} is not mounted yet after {} s; that goes on: ask again", waited.as_secs())]
     TimedOut { digest: Digest, waited: Duration },
     /// No room.
-    #[error(
-        "{limit} images are mounted on this node and all are in use: release some or raise max-mounts"
-    )]
+    #[error("{limit} images are mounted on this node and all are in use: release some or raise max-mounts")]
     Full { limit: u32 },
     /// The lease was not granted.
     #[error(transparent)]
@@ -157,11 +139,8 @@ impl Node {
         let store = Store::open(&root).map_err(|source| StartError::Store { root, source })?;
         let state_dir = config.local.state_dir.clone();
         // The lease first, with what an earlier agent had in it: no mount is without one for a moment.
-        let lease =
-            NodeLease::open(&store, &config.node_name).map_err(|source| StartError::Lease {
-                node: config.node_name.clone(),
-                source,
-            })?;
+        let lease = NodeLease::open(&store, &config.node_name)
+            .map_err(|source| StartError::Lease { node: config.node_name.clone(), source })?;
         let mounts = Mounts::new(&state_dir);
         mounts.prepare()?;
         let adopted: BTreeSet<Digest> = mounts.adopt(store.layout())?.into_iter().collect();
@@ -176,11 +155,7 @@ impl Node {
         let node = Arc::new(Node {
             verifier: Verifier::new(config.integrity, state_dir.join("verified.json")),
             idmaps: IdMaps::default(),
-            inner: Mutex::new(Inner {
-                table,
-                leases,
-                mounting: 0,
-            }),
+            inner: Mutex::new(Inner { table, leases, mounting: 0 }),
             changed: Condvar::new(),
             config,
             store,
@@ -195,9 +170,7 @@ impl Node {
 
     fn every_tick(self: &Arc<Self>, name: &str, act: fn(&Node)) -> Result<(), StartError> {
         let node = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .stack_size(STACK);
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
         let run = move || loop {
             std::thread::sleep(TICK);
             act(&node);
@@ -208,45 +181,22 @@ impl Node {
     /// What `reference` stands for, if `caller` may have it.
     pub fn resolve(&self, reference: &str, caller: &Caller) -> Result<(StoreRef, Granted), Error> {
         // Nothing exists: a path means nothing in another process's directory.
-        let context = Context {
-            default_namespace: &self.config.local.default_namespace,
-            exists: &|_| false,
-        };
-        let parsed =
-            Reference::parse(reference, &context).map_err(|source| Error::Reference { source })?;
+        let context = Context { default_namespace: &self.config.local.default_namespace, exists: &|_| false };
+        let parsed = Reference::parse(reference, &context).map_err(|source| Error::Reference { source })?;
         let Reference::Store(name) = parsed else {
-            return Err(Error::NotStore {
-                reference: reference.to_owned(),
-            });
+            return Err(Error::NotStore { reference: reference.to_owned() });
         };
         let image = format!("{}/{}", name.namespace, name.name);
-        let failed = |source| Error::Store {
-            image: image.clone(),
-            source,
-        };
-        let current = self
-            .store
-            .read_ref(&name.namespace, &name.name)
-            .map_err(failed)?;
+        let failed = |source| Error::Store { image: image.clone(), source };
+        let current = self.store.read_ref(&name.namespace, &name.name).map_err(failed)?;
         let history = || self.store.history(&name.namespace, &name.name);
-        match authorise::decide(current.as_ref(), name.digest.as_ref(), caller, history)
-            .map_err(failed)?
-        {
+        match authorise::decide(current.as_ref(), name.digest.as_ref(), caller, history).map_err(failed)? {
             Ok(granted) => Ok((name, granted)),
-            Err(Denied::Unknown) => Err(Error::Unknown {
-                nearest: self.nearest(&image, caller),
-                image,
-            }),
-            Err(Denied::NotAllowed) => Err(Error::NotAllowed {
-                image,
-                uid: caller.uid,
-            }),
+            Err(Denied::Unknown) => Err(Error::Unknown { nearest: self.nearest(&image, caller), image }),
+            Err(Denied::NotAllowed) => Err(Error::NotAllowed { image, uid: caller.uid }),
             Err(Denied::OtherDigest) => match name.digest {
                 Some(digest) => Err(Error::OtherDigest { image, digest }),
-                None => Err(Error::Unknown {
-                    image,
-                    nearest: None,
-                }),
+                None => Err(Error::Unknown { image, nearest: None }),
             },
         }
     }
@@ -260,10 +210,7 @@ impl Node {
             match inner.table.begin(digest, &leased) {
                 Begin::Ready => {
                     inner.table.pin(digest, now());
-                    return Ok(Pinned {
-                        node: self,
-                        digest: *digest,
-                    });
+                    return Ok(Pinned { node: self, digest: *digest });
                 }
                 Begin::Start(attempt) => {
                     self.start_mounting(&mut inner, *digest, attempt);
@@ -278,16 +225,11 @@ impl Node {
                 }
                 Begin::Full => {
                     self.forget(&mut inner, digest);
-                    return Err(Error::Full {
-                        limit: self.config.max_mounts,
-                    });
+                    return Err(Error::Full { limit: self.config.max_mounts });
                 }
             }
             if Instant::now() >= deadline {
-                return Err(Error::TimedOut {
-                    digest: *digest,
-                    waited: begun.elapsed(),
-                });
+                return Err(Error::TimedOut { digest: *digest, waited: begun.elapsed() });
             }
         }
     }
@@ -308,9 +250,7 @@ impl Node {
         let mut inner = self.lock();
         let released = inner.leases.release(caller, name);
         if !released.is_empty() {
-            released
-                .iter()
-                .for_each(|digest| inner.table.touch(digest, now()));
+            released.iter().for_each(|digest| inner.table.touch(digest, now()));
             self.save(&inner)?;
         }
         Ok(())
@@ -319,10 +259,7 @@ impl Node {
     /// What is mounted and which leases `viewer` may see.
     pub fn status(&self, viewer: u32) -> (Vec<MountStatus>, Vec<String>) {
         let inner = self.lock();
-        let mounted = inner
-            .table
-            .phases()
-            .filter(|(_, phase)| *phase == Phase::Mounted);
+        let mounted = inner.table.phases().filter(|(_, phase)| *phase == Phase::Mounted);
         let mounts = mounted
             .map(|(digest, _)| MountStatus {
                 digest: digest.to_string(),
@@ -349,10 +286,7 @@ impl Node {
 
     fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, deadline: Instant) -> MutexGuard<'a, Inner> {
         let left = deadline.saturating_duration_since(Instant::now());
-        self.changed
-            .wait_timeout(inner, left)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
+        self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn wait_for<'a>(
@@ -373,25 +307,13 @@ impl Node {
 
     fn start_mounting(self: &Arc<Self>, inner: &mut Inner, digest: Digest, attempt: Attempt) {
         let node = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name("mount".to_owned())
-            .stack_size(STACK);
+        let thread = std::thread::Builder::new().name("mount".to_owned()).stack_size(STACK);
         let spawned = thread.spawn(move || {
-            let mut end = AttemptEnd {
-                node: &node,
-                digest,
-                attempt,
-                outcome: Err(mounts::Error::Panicked { digest }),
-            };
+            let mut end = AttemptEnd { node: &node, digest, attempt, outcome: Err(mounts::Error::Panicked { digest }) };
             end.outcome = node.mount(&digest);
         });
         if let Err(source) = spawned {
-            self.end(
-                inner,
-                digest,
-                attempt,
-                Err(mounts::Error::Thread { digest, source }),
-            );
+            self.end(inner, digest, attempt, Err(mounts::Error::Thread { digest, source }));
         }
     }
 
@@ -399,24 +321,13 @@ impl Node {
     fn mount(&self, digest: &Digest) -> Result<(), mounts::Error> {
         let _slot = Slot::take(self);
         let begun = Instant::now();
-        self.lease
-            .add(digest)
-            .map_err(|source| mounts::Error::Lease {
-                digest: *digest,
-                source,
-            })?;
+        self.lease.add(digest).map_err(|source| mounts::Error::Lease { digest: *digest, source })?;
         self.mounts.mount(&self.store, digest, &self.verifier)?;
         tracing::info!(%digest, ms = begun.elapsed().as_millis(), "mounted");
         Ok(())
     }
 
-    fn end(
-        &self,
-        inner: &mut Inner,
-        digest: Digest,
-        attempt: Attempt,
-        outcome: Result<(), mounts::Error>,
-    ) {
+    fn end(&self, inner: &mut Inner, digest: Digest, attempt: Attempt, outcome: Result<(), mounts::Error>) {
         match outcome {
             Ok(()) => inner.table.mounted(&digest, attempt, now()),
             Err(error) => {
@@ -460,19 +371,14 @@ impl Node {
 
     fn nearest(&self, wanted: &str, caller: &Caller) -> Option<String> {
         let names = self.store.list_refs().ok()?;
-        let names: Vec<String> = names
-            .into_iter()
-            .map(|(namespace, name)| format!("{namespace}/{name}"))
-            .collect();
+        let names: Vec<String> = names.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
         let visible = |name: &&str| {
             let (namespace, name) = name.split_once('/')?;
             let found: Option<Ref> = self.store.read_ref(namespace, name).ok()?;
             found.filter(|found| found.allows(caller))
         };
         let near = nearest(wanted, names.iter().map(String::as_str), NEAREST);
-        near.into_iter()
-            .find(|name| visible(name).is_some())
-            .map(str::to_owned)
+        near.into_iter().find(|name| visible(name).is_some()).map(str::to_owned)
     }
 
     fn keep_house(&self) {
@@ -499,12 +405,7 @@ impl Node {
 
     /// What the table has or is about to have.
     fn used(&self) -> BTreeSet<Digest> {
-        self.lock()
-            .table
-            .phases()
-            .filter(|(_, phase)| *phase != Phase::Failed)
-            .map(|(digest, _)| *digest)
-            .collect()
+        self.lock().table.phases().filter(|(_, phase)| *phase != Phase::Failed).map(|(digest, _)| *digest).collect()
     }
 }
 
@@ -520,8 +421,7 @@ impl Drop for AttemptEnd<'_> {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Ok(()));
         let mut inner = self.node.lock();
-        self.node
-            .end(&mut inner, self.digest, self.attempt, outcome);
+        self.node.end(&mut inner, self.digest, self.attempt, outcome);
     }
 }
 
@@ -532,10 +432,7 @@ impl<'a> Slot<'a> {
     fn take(node: &'a Node) -> Self {
         let inner = node.lock();
         let full = |inner: &mut Inner| inner.mounting >= MOUNTING;
-        let mut inner = node
-            .changed
-            .wait_while(inner, full)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut inner = node.changed.wait_while(inner, full).unwrap_or_else(PoisonError::into_inner);
         inner.mounting += 1;
         Slot(node)
     }
@@ -563,11 +460,7 @@ fn restore_leases(path: &Path) -> Leases {
 /// Time since boot, suspended or not.
 fn now() -> Moment {
     // CLOCK_BOOTTIME is there since Linux 2.6.39; were it not, time would stand still and nothing expire.
-    Moment(
-        clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default(),
-    )
+    Moment(clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default())
 }
 
 /// An error with its causes, in one line.

@@ -37,13 +37,7 @@ impl NodeLease {
         let lease = LeaseWriter::open(store, node)?;
         // Without symbolic links, as the kernel prints backing files.
         let root = std::fs::canonicalize(store.root()).unwrap_or_else(|_| store.root().to_owned());
-        Ok(NodeLease {
-            writer: Mutex::new(Writer {
-                lease,
-                written: None,
-            }),
-            root,
-        })
+        Ok(NodeLease { writer: Mutex::new(Writer { lease, written: None }), root })
     }
 
     /// Names a digest; on the store when this returns. The mount table must have it already, or [`NodeLease::tick`] may take it
@@ -54,11 +48,7 @@ impl NodeLease {
 
     /// Writes the lease when what is used has changed or the period is over. `mounted` gives what the mount table has; it is asked
     /// while the lease is locked, so that no [`NodeLease::add`] falls between.
-    pub fn tick(
-        &self,
-        now: Moment,
-        mounted: impl FnOnce() -> BTreeSet<Digest>,
-    ) -> Result<(), Error> {
+    pub fn tick(&self, now: Moment, mounted: impl FnOnce() -> BTreeSet<Digest>) -> Result<(), Error> {
         let mut writer = self.lock();
         let mut used = mounted();
         match in_use(Path::new(loops::SYSFS), &self.root) {
@@ -69,9 +59,7 @@ impl NodeLease {
                 used.extend(writer.lease.lease().digests.iter().copied());
             }
         }
-        let overdue = writer
-            .written
-            .is_none_or(|written| now.since(written) >= PERIOD);
+        let overdue = writer.written.is_none_or(|written| now.since(written) >= PERIOD);
         if used != writer.lease.lease().digests {
             writer.lease.replace(used)?;
         } else if overdue {
@@ -91,12 +79,8 @@ impl NodeLease {
 /// The digests of all artifacts below `root` that loop devices use.
 fn in_use(sysfs: &Path, root: &Path) -> std::io::Result<BTreeSet<Digest>> {
     let loops = loops::list(sysfs)?;
-    let hexes = loops
-        .iter()
-        .filter_map(|device| loops::artifact_hex(&device.file, root));
-    Ok(hexes
-        .filter_map(|hex| format!("sha256:{hex}").parse().ok())
-        .collect())
+    let hexes = loops.iter().filter_map(|device| loops::artifact_hex(&device.file, root));
+    Ok(hexes.filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
 }
 
 #[cfg(test)]
@@ -119,25 +103,10 @@ mod tests {
         assert_eq!(digests, BTreeSet::from([digest]));
 
         let at = |seconds| Moment(Duration::from_secs(seconds));
-        let cases = [
-            (0, true, 1),
-            (1, true, 1),
-            (29, true, 1),
-            (30, true, 2),
-            (31, false, 3),
-            (32, false, 3),
-            (61, false, 4),
-        ];
+        let cases =
+            [(0, true, 1), (1, true, 1), (29, true, 1), (30, true, 2), (31, false, 3), (32, false, 3), (61, false, 4)];
         for (now, mounted, written) in cases {
-            lease
-                .tick(at(now), || {
-                    if mounted {
-                        BTreeSet::from([digest])
-                    } else {
-                        BTreeSet::new()
-                    }
-                })
-                .unwrap();
+            lease.tick(at(now), || if mounted { BTreeSet::from([digest]) } else { BTreeSet::new() }).unwrap();
             assert_eq!(read(&store).0, counter + written, "at {now}");
         }
         assert!(read(&store).1.is_empty());
@@ -147,16 +116,9 @@ mod tests {
     fn loop_devices_count() {
         let sysfs = tempfile::tempdir().unwrap();
         let hex = "ab".repeat(32);
-        for (name, file) in [
-            ("loop0", format!("/store/sif/sha256/ab/{hex}.sif\n")),
-            ("loop1", "/other\n".to_owned()),
-        ] {
+        for (name, file) in [("loop0", format!("/store/sif/sha256/ab/{hex}.sif\n")), ("loop1", "/other\n".to_owned())] {
             std::fs::create_dir_all(sysfs.path().join(name).join("loop")).unwrap();
-            for (attribute, content) in [
-                ("loop/backing_file", file.as_str()),
-                ("loop/offset", "0\n"),
-                ("ro", "1\n"),
-            ] {
+            for (attribute, content) in [("loop/backing_file", file.as_str()), ("loop/offset", "0\n"), ("ro", "1\n")] {
                 std::fs::write(sysfs.path().join(name).join(attribute), content).unwrap();
             }
         }

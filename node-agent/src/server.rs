@@ -75,17 +75,9 @@ pub fn block_signals() -> io::Result<SigSet> {
 /// Makes the socket, replacing one that an earlier agent left (the caller holds the state directory's lock). Any user may
 /// connect: who may do what is decided per request.
 pub fn listen(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |operation| {
-        move |source| Error {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let failed = |operation| move |source| Error { operation, path: path.to_owned(), source };
     if UnixStream::connect(path).is_ok() {
-        return Err(failed("another agent listens on")(
-            io::ErrorKind::AddrInUse.into(),
-        ));
+        return Err(failed("another agent listens on")(io::ErrorKind::AddrInUse.into()));
     }
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed("create the directory of socket"))?;
@@ -97,36 +89,19 @@ pub fn listen(path: &Path) -> Result<UnixListener, Error> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed("bind socket"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
-        .map_err(failed("open to all the socket"))?;
-    listener
-        .set_nonblocking(true)
-        .map_err(failed("set non-blocking the socket"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed("open to all the socket"))?;
+    listener.set_nonblocking(true).map_err(failed("set non-blocking the socket"))?;
     Ok(listener)
 }
 
 /// Serves until a signal of `signals` comes. Requests that are being answered then are finished.
-pub fn serve(
-    listener: UnixListener,
-    path: &Path,
-    signals: &SigSet,
-    node: &Arc<Node>,
-) -> Result<(), Error> {
-    let failed = |operation| {
-        move |errno: nix::Error| Error {
-            operation,
-            path: path.to_owned(),
-            source: errno.into(),
-        }
-    };
-    let signal = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)
-        .map_err(failed("make a signalfd for"))?;
+pub fn serve(listener: UnixListener, path: &Path, signals: &SigSet, node: &Arc<Node>) -> Result<(), Error> {
+    let failed = |operation| move |errno: nix::Error| Error { operation, path: path.to_owned(), source: errno.into() };
+    let signal = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC).map_err(failed("make a signalfd for"))?;
     let traffic = Arc::new(Traffic::default());
     loop {
-        let mut ready = [
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signal.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut ready =
+            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(signal.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(failed("poll")(errno)),
@@ -151,19 +126,13 @@ pub fn serve(
         .wait_timeout_while(counts, FINISH, |counts| counts.answering > 0)
         .unwrap_or_else(PoisonError::into_inner);
     if counts.answering > 0 {
-        tracing::warn!(
-            requests = counts.answering,
-            "ending before these requests were answered"
-        );
+        tracing::warn!(requests = counts.answering, "ending before these requests were answered");
     }
     Ok(())
 }
 
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
 
 fn admit(stream: UnixStream, traffic: &Arc<Traffic>, node: &Arc<Node>) {
@@ -180,19 +149,13 @@ fn admit(stream: UnixStream, traffic: &Arc<Traffic>, node: &Arc<Node>) {
         return;
     }
     let (for_thread, node) = (Arc::clone(traffic), Arc::clone(node));
-    let thread = std::thread::Builder::new()
-        .name("client".to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            // Leaves by Drop: a panic in a request must not eat the place for good.
-            let _place = Place {
-                traffic: &for_thread,
-                uid: caller.uid,
-            };
-            if let Err(error) = converse(stream, caller, &for_thread, &node) {
-                tracing::debug!(pid = caller.pid, uid = caller.uid, %error, "conversation ended");
-            }
-        });
+    let thread = std::thread::Builder::new().name("client".to_owned()).stack_size(STACK).spawn(move || {
+        // Leaves by Drop: a panic in a request must not eat the place for good.
+        let _place = Place { traffic: &for_thread, uid: caller.uid };
+        if let Err(error) = converse(stream, caller, &for_thread, &node) {
+            tracing::debug!(pid = caller.pid, uid = caller.uid, %error, "conversation ended");
+        }
+    });
     if let Err(error) = thread {
         tracing::warn!(%error, "start a thread for a connection");
         traffic.lock().admission.leave(caller.uid);
@@ -201,20 +164,12 @@ fn admit(stream: UnixStream, traffic: &Arc<Traffic>, node: &Arc<Node>) {
 
 /// Says why in one short message that fits any socket buffer.
 fn refuse_busy(stream: &UnixStream) {
-    let limits = Limits {
-        transfer: Duration::from_millis(10),
-        ..Limits::SERVER
-    };
-    let refusal = Refusal::Busy {
-        message: "too many connections to the node's agent: try again".to_owned(),
-    };
+    let limits = Limits { transfer: Duration::from_millis(10), ..Limits::SERVER };
+    let refusal = Refusal::Busy { message: "too many connections to the node's agent: try again".to_owned() };
     // The client is gone, or its buffer full: then it sees the connection closed.
     let _ = stream
         .try_clone()
-        .map_err(|source| siforge_agent_api::Error::Socket {
-            operation: "duplicate",
-            source,
-        })
+        .map_err(|source| siforge_agent_api::Error::Socket { operation: "duplicate", source })
         .and_then(|stream| Connection::new(stream, limits)?.refuse(&refusal));
 }
 
@@ -268,10 +223,7 @@ fn converse(
     node: &Arc<Node>,
 ) -> Result<(), siforge_agent_api::Error> {
     let blocking = stream.set_nonblocking(false);
-    blocking.map_err(|source| siforge_agent_api::Error::Socket {
-        operation: "set blocking",
-        source,
-    })?;
+    blocking.map_err(|source| siforge_agent_api::Error::Socket { operation: "set blocking", source })?;
     let mut connection = Connection::new(stream, Limits::SERVER)?;
     while let Some(request) = connection.read_request(env!("CARGO_PKG_VERSION"))? {
         let _answering = Answering::begin(traffic);

@@ -73,9 +73,7 @@ pub fn task(hook: Hook, environment: Environment<'_>) -> Task {
             match named {
                 None => Task::Nothing("the job names no image"),
                 Some(image) if image == "none" => Task::Nothing("the job names no image"),
-                Some(image) if image.len() > REFERENCE_LIMIT => {
-                    Task::Nothing("the image's name is too long")
-                }
+                Some(image) if image.len() > REFERENCE_LIMIT => Task::Nothing("the image's name is too long"),
                 Some(reference) => Task::Warm { reference, lease },
             }
         }
@@ -97,23 +95,17 @@ pub fn run(hook: Hook, environment: Environment<'_>, socket: &Path) {
     let (done, finished) = mpsc::channel();
     let socket = socket.to_owned();
     // A thread of its own: connect(2) on a full backlog has no timeout, and a panic in it ends nothing but the thread.
-    let worker = std::thread::Builder::new()
-        .name("slurm-hook".to_owned())
-        .spawn(move || {
-            let said = carry_out(&task, &socket);
-            // The receiver is gone when the time was up: nobody is left to tell.
-            let _ = done.send(said);
-        });
+    let worker = std::thread::Builder::new().name("slurm-hook".to_owned()).spawn(move || {
+        let said = carry_out(&task, &socket);
+        // The receiver is gone when the time was up: nobody is left to tell.
+        let _ = done.send(said);
+    });
     let said = match worker {
         Err(error) => format!("start a thread: {error}"),
         Ok(_) => match finished.recv_timeout(WARM_BUDGET + 2 * GRACE) {
             Ok(said) => said,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                "the agent does not answer; going on without it".to_owned()
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                "it ended unexpectedly; going on without it".to_owned()
-            }
+            Err(mpsc::RecvTimeoutError::Timeout) => "the agent does not answer; going on without it".to_owned(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => "it ended unexpectedly; going on without it".to_owned(),
         },
     };
     say(hook, &said);
@@ -142,11 +134,7 @@ fn carry_out(task: &Task, socket: &Path) -> String {
 
 fn warm(socket: &Path, reference: &str, lease: &str) -> Result<String, siforge_agent_api::Error> {
     let budget_ms = u64::try_from(WARM_BUDGET.as_millis()).ok();
-    let request = WarmRequest {
-        reference: reference.to_owned(),
-        lease: Some(lease.to_owned()),
-        budget_ms,
-    };
+    let request = WarmRequest { reference: reference.to_owned(), lease: Some(lease.to_owned()), budget_ms };
     let reply = connect(socket, WARM_BUDGET + GRACE)?.warm(&request)?;
     Ok(match reply.ready {
         true => format!("{reference} is mounted ({}), lease {lease}", reply.digest),
@@ -155,14 +143,7 @@ fn warm(socket: &Path, reference: &str, lease: &str) -> Result<String, siforge_a
 }
 
 fn connect(socket: &Path, wait: Duration) -> Result<Client, siforge_agent_api::Error> {
-    Client::connect_with(
-        socket,
-        Limits {
-            idle: wait,
-            transfer: GRACE,
-            ..Limits::CLIENT
-        },
-    )
+    Client::connect_with(socket, Limits { idle: wait, transfer: GRACE, ..Limits::CLIENT })
 }
 
 /// For HealthCheckProgram: the agent's state, or why it does not answer.
@@ -176,20 +157,12 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     fn check(hook: Hook, environment: &[(&str, &str)], expected: &Task) {
-        let lookup = |name: &str| {
-            environment
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.into())
-        };
+        let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         assert_eq!(task(hook, &lookup), *expected, "{environment:?}");
     }
 
     fn warm_of(reference: &str) -> Task {
-        Task::Warm {
-            reference: reference.into(),
-            lease: "slurm-7".into(),
-        }
+        Task::Warm { reference: reference.into(), lease: "slurm-7".into() }
     }
 
     #[test]
@@ -197,51 +170,17 @@ mod tests {
         let job = ("SLURM_JOB_ID", "7");
         let cases: &[(&[(&str, &str)], Task)] = &[
             (&[job, ("SPANK_SIF_IMAGE", "lab/a")], warm_of("lab/a")),
+            (&[job, ("SPANK_SIF_IMAGE", "lab/a"), ("SLURM_JOB_COMMENT", "sif=lab/b")], warm_of("lab/a")),
+            (&[job, ("SPANK_SIF_IMAGE", ""), ("SLURM_JOB_COMMENT", "sif=lab/b")], warm_of("lab/b")),
+            (&[job, ("SLURM_JOB_COMMENT", "run 3, sif=\"lab/b\"; x")], warm_of("lab/b")),
+            (&[job, ("SLURM_JOB_COMMENT", "mysif=no"), ("SLURM_JOB_EXTRA", "a sif=c")], warm_of("c")),
+            (&[job, ("SLURM_JOB_COMMENT", "sif=")], Task::Nothing("the job names no image")),
             (
-                &[
-                    job,
-                    ("SPANK_SIF_IMAGE", "lab/a"),
-                    ("SLURM_JOB_COMMENT", "sif=lab/b"),
-                ],
-                warm_of("lab/a"),
-            ),
-            (
-                &[
-                    job,
-                    ("SPANK_SIF_IMAGE", ""),
-                    ("SLURM_JOB_COMMENT", "sif=lab/b"),
-                ],
-                warm_of("lab/b"),
-            ),
-            (
-                &[job, ("SLURM_JOB_COMMENT", "run 3, sif=\"lab/b\"; x")],
-                warm_of("lab/b"),
-            ),
-            (
-                &[
-                    job,
-                    ("SLURM_JOB_COMMENT", "mysif=no"),
-                    ("SLURM_JOB_EXTRA", "a sif=c"),
-                ],
-                warm_of("c"),
-            ),
-            (
-                &[job, ("SLURM_JOB_COMMENT", "sif=")],
-                Task::Nothing("the job names no image"),
-            ),
-            (
-                &[
-                    job,
-                    ("SPANK_SIF_IMAGE", "none"),
-                    ("SLURM_JOB_COMMENT", "sif=b"),
-                ],
+                &[job, ("SPANK_SIF_IMAGE", "none"), ("SLURM_JOB_COMMENT", "sif=b")],
                 Task::Nothing("the job names no image"),
             ),
             (&[job], Task::Nothing("the job names no image")),
-            (
-                &[("SPANK_SIF_IMAGE", "a")],
-                Task::Nothing("SLURM_JOB_ID is not a job id"),
-            ),
+            (&[("SPANK_SIF_IMAGE", "a")], Task::Nothing("SLURM_JOB_ID is not a job id")),
             (
                 &[("SLURM_JOB_ID", "7; rm -rf /"), ("SPANK_SIF_IMAGE", "a")],
                 Task::Nothing("SLURM_JOB_ID is not a job id"),
@@ -251,27 +190,13 @@ mod tests {
             check(Hook::Prolog, environment, expected);
         }
         let long = "x".repeat(REFERENCE_LIMIT + 1);
-        check(
-            Hook::Prolog,
-            &[job, ("SPANK_SIF_IMAGE", &long)],
-            &Task::Nothing("the image's name is too long"),
-        );
+        check(Hook::Prolog, &[job, ("SPANK_SIF_IMAGE", &long)], &Task::Nothing("the image's name is too long"));
     }
 
     #[test]
     fn the_epilog_releases_whatever_was_named() {
-        check(
-            Hook::Epilog,
-            &[("SLURM_JOB_ID", "7")],
-            &Task::Release {
-                lease: "slurm-7".into(),
-            },
-        );
-        check(
-            Hook::Epilog,
-            &[],
-            &Task::Nothing("SLURM_JOB_ID is not a job id"),
-        );
+        check(Hook::Epilog, &[("SLURM_JOB_ID", "7")], &Task::Release { lease: "slurm-7".into() });
+        check(Hook::Epilog, &[], &Task::Nothing("SLURM_JOB_ID is not a job id"));
     }
 
     #[test]
@@ -280,9 +205,6 @@ mod tests {
             "SLURM_JOB_ID" => Some("7".into()),
             _ => Some(OsString::from_vec(vec![0xff, 0xfe])),
         };
-        assert_eq!(
-            task(Hook::Prolog, &lookup),
-            Task::Nothing("the job names no image")
-        );
+        assert_eq!(task(Hook::Prolog, &lookup), Task::Nothing("the job names no image"));
     }
 }

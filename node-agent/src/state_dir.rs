@@ -14,11 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub enum Error {
     /// A system call failed.
     #[error("{operation} {path}: {source}", path = path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
     /// Someone else could put mounts, leases or a memo of verified files there.
     #[error("state directory {path} may be changed by others (owner {uid}, mode {mode:04o}): give one that only root can write", path = path.display())]
     Foreign { path: PathBuf, uid: u32, mode: u32 },
@@ -36,11 +32,7 @@ pub struct StateDir {
 impl StateDir {
     /// Makes the directory if need be, and locks it without waiting.
     pub fn lock(path: &Path) -> Result<Self, Error> {
-        let failed = |operation, path: &Path, source| Error::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |operation, path: &Path, source| Error::Io { operation, path: path.to_owned(), source };
         // Open to all: the socket is in it by default.
         let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(|source| failed("create", path, source))?;
@@ -48,25 +40,14 @@ impl StateDir {
         let mode = metadata.mode() & 0o7777;
         let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && metadata.gid() != 0);
         if metadata.uid() != nix::unistd::geteuid().as_raw() || others {
-            return Err(Error::Foreign {
-                path: path.to_owned(),
-                uid: metadata.uid(),
-                mode,
-            });
+            return Err(Error::Foreign { path: path.to_owned(), uid: metadata.uid(), mode });
         }
         let file_path = path.join("agent.lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&file_path);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file_path);
         let file = file.map_err(|source| failed("open", &file_path, source))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(StateDir { _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(Error::Locked {
-                path: path.to_owned(),
-            }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(Error::Locked { path: path.to_owned() }),
             Err((_, errno)) => Err(failed("lock", &file_path, errno.into())),
         }
     }
@@ -83,10 +64,7 @@ mod tests {
         let path = directory.path().join("a/b");
         let held = StateDir::lock(&path).unwrap();
         let error = StateDir::lock(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("another agent runs on the state directory"),
-            "{error}"
-        );
+        assert!(error.contains("another agent runs on the state directory"), "{error}");
         drop(held);
         StateDir::lock(&path).unwrap();
     }
@@ -94,12 +72,7 @@ mod tests {
     #[test]
     fn a_directory_of_others_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        for (mode, good) in [
-            (0o700, true),
-            (0o755, true),
-            (0o1777, false),
-            (0o757, false),
-        ] {
+        for (mode, good) in [(0o700, true), (0o755, true), (0o1777, false), (0o757, false)] {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(directory.path(), permissions).unwrap();
             let locked = StateDir::lock(directory.path());

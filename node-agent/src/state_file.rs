@@ -15,17 +15,10 @@ const LIMIT: u64 = 8 * 1024 * 1024;
 pub enum Error {
     /// A system call failed.
     #[error("{operation} {path}: {source}", path = path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
     /// Its text is not what this agent writes.
     #[error("state file {path} is not understood: {source} (it is safe to remove)", path = path.display())]
-    Content {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Content { path: PathBuf, source: serde_json::Error },
     /// Longer than any that this agent writes.
     #[error("state file {path} is larger than {LIMIT} bytes (it is safe to remove)", path = path.display())]
     TooLarge { path: PathBuf },
@@ -37,46 +30,28 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            return Err(Error::Io {
-                operation: "open",
-                path: path.into(),
-                source,
-            });
+            return Err(Error::Io { operation: "open", path: path.into(), source });
         }
     };
     let mut bytes = Vec::new();
-    file.take(LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Io {
-            operation: "read",
-            path: path.into(),
-            source,
-        })?;
+    file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|source| Error::Io {
+        operation: "read",
+        path: path.into(),
+        source,
+    })?;
     if bytes.len() as u64 > LIMIT {
         return Err(Error::TooLarge { path: path.into() });
     }
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|source| Error::Content {
-            path: path.into(),
-            source,
-        })
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Content { path: path.into(), source })
 }
 
 /// Replaces the file. One writer at a time: callers hold the lock of what they write.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(value).map_err(|source| Error::Content {
-        path: path.into(),
-        source,
-    })?;
+    let bytes = serde_json::to_vec(value).map_err(|source| Error::Content { path: path.into(), source })?;
     let beside = path.with_extension("new");
     let failed = |operation| {
         let path = beside.clone();
-        move |source| Error::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Error::Io { operation, path, source }
     };
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -104,13 +79,7 @@ mod tests {
         std::fs::write(&path, "[1,").unwrap();
         let error = read::<Vec<u8>>(&path).unwrap_err().to_string();
         assert!(error.contains("x.json is not understood"), "{error}");
-        std::fs::File::create(&path)
-            .unwrap()
-            .set_len(LIMIT + 1)
-            .unwrap();
-        assert!(matches!(
-            read::<Vec<u8>>(&path),
-            Err(Error::TooLarge { .. })
-        ));
+        std::fs::File::create(&path).unwrap().set_len(LIMIT + 1).unwrap();
+        assert!(matches!(read::<Vec<u8>>(&path), Err(Error::TooLarge { .. })));
     }
 }

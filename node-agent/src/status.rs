@@ -15,16 +15,8 @@ pub fn text(status: &StatusReply) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(out, "{count}");
     for mount in &status.mounts {
-        let leases = if mount.leases.is_empty() {
-            "-".to_owned()
-        } else {
-            mount.leases.join(" ")
-        };
-        let _ = writeln!(
-            out,
-            "  {}  leases: {leases}\n    {}",
-            mount.digest, mount.path
-        );
+        let leases = if mount.leases.is_empty() { "-".to_owned() } else { mount.leases.join(" ") };
+        let _ = writeln!(out, "  {}  leases: {leases}\n    {}", mount.digest, mount.path);
     }
     out
 }
@@ -41,15 +33,8 @@ mod tests {
             path: format!("/m/{digest}"),
             leases: leases.iter().map(|lease| (*lease).to_owned()).collect(),
         };
-        let mut status = StatusReply {
-            version: "1".into(),
-            store: "/s".into(),
-            ..StatusReply::default()
-        };
-        assert_eq!(
-            text(&status),
-            "siforge-agent 1, store /s\nno image is mounted\n"
-        );
+        let mut status = StatusReply { version: "1".into(), store: "/s".into(), ..StatusReply::default() };
+        assert_eq!(text(&status), "siforge-agent 1, store /s\nno image is mounted\n");
         status.mounts = vec![mount("a", &["slurm-1", "x"]), mount("b", &[])];
         let expected = "siforge-agent 1, store /s\n2 images are mounted\n  a  leases: slurm-1 x\n    /m/a\n  b  leases: -\n    /m/b\n";
         assert_eq!(text(&status), expected);

@@ -81,16 +81,9 @@ pub enum Phase {
 #[derive(Debug)]
 enum State<F> {
     Mounting(Attempt),
-    Mounted {
-        pins: u32,
-        used: Moment,
-    },
+    Mounted { pins: u32, used: Moment },
     Unmounting,
-    Failed {
-        attempt: Attempt,
-        why: F,
-        at: Moment,
-    },
+    Failed { attempt: Attempt, why: F, at: Moment },
 }
 
 /// See the module. `F` is why an attempt failed.
@@ -104,11 +97,7 @@ pub struct Table<F> {
 impl<F: Clone> Table<F> {
     /// A table of at most `limit` mounts.
     pub fn new(limit: usize) -> Self {
-        Table {
-            slots: BTreeMap::new(),
-            limit,
-            attempts: 0,
-        }
+        Table { slots: BTreeMap::new(), limit, attempts: 0 }
     }
 
     /// Someone wants `digest` mounted. `leased` are the digests that must not be evicted.
@@ -120,11 +109,7 @@ impl<F: Clone> Table<F> {
             Some(State::Failed { .. }) | None => {}
         }
         if self.live() >= self.limit {
-            if self
-                .slots
-                .values()
-                .any(|state| matches!(state, State::Unmounting))
-            {
+            if self.slots.values().any(|state| matches!(state, State::Unmounting)) {
                 return Begin::Again;
             }
             return match self.longest_idle(leased) {
@@ -143,22 +128,14 @@ impl<F: Clone> Table<F> {
     /// The attempt succeeded.
     pub fn mounted(&mut self, digest: &Digest, attempt: Attempt, now: Moment) {
         if matches!(self.slots.get(digest), Some(State::Mounting(current)) if *current == attempt) {
-            self.slots
-                .insert(*digest, State::Mounted { pins: 0, used: now });
+            self.slots.insert(*digest, State::Mounted { pins: 0, used: now });
         }
     }
 
     /// The attempt failed.
     pub fn failed(&mut self, digest: &Digest, attempt: Attempt, why: F, now: Moment) {
         if matches!(self.slots.get(digest), Some(State::Mounting(current)) if *current == attempt) {
-            self.slots.insert(
-                *digest,
-                State::Failed {
-                    attempt,
-                    why,
-                    at: now,
-                },
-            );
+            self.slots.insert(*digest, State::Failed { attempt, why, at: now });
         }
     }
 
@@ -167,19 +144,14 @@ impl<F: Clone> Table<F> {
         match self.slots.get(digest) {
             Some(State::Mounting(current)) if *current == attempt => Outcome::Pending,
             Some(State::Mounted { .. }) => Outcome::Ready,
-            Some(State::Failed {
-                attempt: current,
-                why,
-                ..
-            }) if *current == attempt => Outcome::Failed(why.clone()),
+            Some(State::Failed { attempt: current, why, .. }) if *current == attempt => Outcome::Failed(why.clone()),
             _ => Outcome::Gone,
         }
     }
 
     /// A mount that an earlier agent left and this one found good.
     pub fn adopt(&mut self, digest: &Digest, now: Moment) {
-        self.slots
-            .insert(*digest, State::Mounted { pins: 0, used: now });
+        self.slots.insert(*digest, State::Mounted { pins: 0, used: now });
     }
 
     /// Holds the mount while a clone is made; false when it is not mounted.
@@ -210,21 +182,12 @@ impl<F: Clone> Table<F> {
     }
 
     /// The mounts to undo now: unleased, unpinned and unused for `linger`. They are marked `Unmounting`.
-    pub fn expire(
-        &mut self,
-        now: Moment,
-        linger: Duration,
-        leased: &BTreeSet<Digest>,
-    ) -> Vec<Digest> {
-        self.slots.retain(
-            |_, state| !matches!(state, State::Failed { at, .. } if now.since(*at) >= FAILURE_KEPT),
-        );
+    pub fn expire(&mut self, now: Moment, linger: Duration, leased: &BTreeSet<Digest>) -> Vec<Digest> {
+        self.slots.retain(|_, state| !matches!(state, State::Failed { at, .. } if now.since(*at) >= FAILURE_KEPT));
         let mut due = Vec::new();
         for (digest, state) in &mut self.slots {
             match state {
-                State::Mounted { pins: 0, used }
-                    if now.since(*used) >= linger && !leased.contains(digest) =>
-                {
+                State::Mounted { pins: 0, used } if now.since(*used) >= linger && !leased.contains(digest) => {
                     *state = State::Unmounting;
                     due.push(*digest);
                 }
@@ -262,19 +225,14 @@ impl<F: Clone> Table<F> {
     }
 
     fn live(&self) -> usize {
-        self.slots
-            .values()
-            .filter(|state| !matches!(state, State::Failed { .. }))
-            .count()
+        self.slots.values().filter(|state| !matches!(state, State::Failed { .. })).count()
     }
 
     fn longest_idle(&self, leased: &BTreeSet<Digest>) -> Option<Digest> {
         self.slots
             .iter()
             .filter_map(|(digest, state)| match state {
-                State::Mounted { pins: 0, used } if !leased.contains(digest) => {
-                    Some((*used, digest))
-                }
+                State::Mounted { pins: 0, used } if !leased.contains(digest) => Some((*used, digest)),
                 _ => None,
             })
             .min()
@@ -301,9 +259,7 @@ mod tests {
     }
 
     fn mounted(table: &mut Table<&'static str>, n: u8, now: u64) {
-        let Begin::Start(attempt) = table.begin(&digest(n), &none()) else {
-            panic!("not started")
-        };
+        let Begin::Start(attempt) = table.begin(&digest(n), &none()) else { panic!("not started") };
         table.mounted(&digest(n), attempt, at(now));
     }
 
@@ -344,32 +300,11 @@ mod tests {
             leased: bool,
             due: bool,
         }
-        let base = Case {
-            name: "idle",
-            now: 10,
-            pinned: false,
-            leased: false,
-            due: true,
-        };
+        let base = Case { name: "idle", now: 10, pinned: false, leased: false, due: true };
         let cases = [
-            Case {
-                name: "used lately",
-                now: 9,
-                due: false,
-                ..base
-            },
-            Case {
-                name: "pinned",
-                pinned: true,
-                due: false,
-                ..base
-            },
-            Case {
-                name: "leased",
-                leased: true,
-                due: false,
-                ..base
-            },
+            Case { name: "used lately", now: 9, due: false, ..base },
+            Case { name: "pinned", pinned: true, due: false, ..base },
+            Case { name: "leased", leased: true, due: false, ..base },
             base,
         ];
         for case in cases {
@@ -378,18 +313,9 @@ mod tests {
             if case.pinned {
                 assert!(table.pin(&digest(1), at(0)));
             }
-            let leased = if case.leased {
-                BTreeSet::from([digest(1)])
-            } else {
-                none()
-            };
+            let leased = if case.leased { BTreeSet::from([digest(1)]) } else { none() };
             let expected = if case.due { vec![digest(1)] } else { vec![] };
-            assert_eq!(
-                table.expire(at(case.now), LINGER, &leased),
-                expected,
-                "{}",
-                case.name
-            );
+            assert_eq!(table.expire(at(case.now), LINGER, &leased), expected, "{}", case.name);
         }
     }
 
@@ -451,9 +377,6 @@ mod tests {
         let mut table = Table::<&str>::new(1);
         table.adopt(&digest(1), at(0));
         assert_eq!(table.begin(&digest(1), &none()), Begin::Ready);
-        assert_eq!(
-            table.phases().collect::<Vec<_>>(),
-            [(&digest(1), Phase::Mounted)]
-        );
+        assert_eq!(table.phases().collect::<Vec<_>>(), [(&digest(1), Phase::Mounted)]);
     }
 }

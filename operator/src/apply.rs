@@ -28,28 +28,22 @@ pub(crate) async fn apply(
     ready: Option<&Ready>,
     before: Stored,
 ) -> Applied {
-    let mut applied = Applied {
-        stored: before,
-        failed: None,
-    };
+    let mut applied = Applied { stored: before, failed: None };
     for step in &plan.steps {
         match (step, ready) {
             (Step::Forget, _) => context.queue.forget(&owner.uid),
             (Step::Resolve, Some(ready)) => context.queue.resolve(owner, ask, job(context, ready)),
             (Step::Build, Some(_)) => context.queue.build(&owner.uid),
-            (Step::Publish(found, sif), Some(ready)) => {
-                match publish(context, owner, ready, found, sif).await {
-                    Ok(stored) => {
-                        context.queue.published(&owner.uid);
-                        applied.stored = stored;
-                    }
-                    Err(failure) => {
-                        let next = context.queue.unpublished(&owner.uid, failure.clone());
-                        applied.failed =
-                            Some(Plan::retry(Stage::Publish, failure, next, Timestamp::now()));
-                    }
+            (Step::Publish(found, sif), Some(ready)) => match publish(context, owner, ready, found, sif).await {
+                Ok(stored) => {
+                    context.queue.published(&owner.uid);
+                    applied.stored = stored;
                 }
-            }
+                Err(failure) => {
+                    let next = context.queue.unpublished(&owner.uid, failure.clone());
+                    applied.failed = Some(Plan::retry(Stage::Publish, failure, next, Timestamp::now()));
+                }
+            },
             // Plans without inputs have no other steps.
             (_, None) => {}
         }
@@ -72,13 +66,7 @@ fn job(context: &Context, ready: &Ready) -> Job {
     )
 }
 
-async fn publish(
-    context: &Context,
-    owner: &Owner,
-    ready: &Ready,
-    found: &Found,
-    sif: &Sif,
-) -> Result<Stored, Failure> {
+async fn publish(context: &Context, owner: &Owner, ready: &Ready, found: &Found, sif: &Sif) -> Result<Stored, Failure> {
     let content = RefContent {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
@@ -111,10 +99,7 @@ async fn publish(
     if !blocking(write).await? {
         return Err(Failure::transient(
             Reason::StoreFailed,
-            format!(
-                "publishing {}: the artifact is gone from the store; it is built again",
-                sif.digest
-            ),
+            format!("publishing {}: the artifact is gone from the store; it is built again", sif.digest),
         ));
     }
     stored(&context.store, &owner.namespace, &owner.name).await
@@ -141,15 +126,11 @@ fn hide(store: &Store, before: Option<Ref>) -> Result<(), siforge_store::Error> 
     };
     for (namespace, name) in store.list_refs()? {
         let current = store.read_ref(&namespace, &name)?;
-        if current
-            .is_some_and(|current| current.digest == before.digest && current.access.is_public())
-        {
+        if current.is_some_and(|current| current.digest == before.digest && current.access.is_public()) {
             return Ok(());
         }
     }
-    store
-        .set_visibility(&before.digest, Visibility::Private)
-        .map(drop)
+    store.set_visibility(&before.digest, Visibility::Private).map(drop)
 }
 
 /// Runs `work` on a thread that may block.
@@ -158,9 +139,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| Failure::from(&error)),
-        Err(error) => Err(Failure::transient(
-            Reason::StoreFailed,
-            format!("using the store: {}", chain(&error)),
-        )),
+        Err(error) => Err(Failure::transient(Reason::StoreFailed, format!("using the store: {}", chain(&error)))),
     }
 }

@@ -83,11 +83,9 @@ mod tests {
 
     #[test]
     fn leader_election_can_be_switched_off() {
-        let check = |args: &[&str], expect| match Cli::try_parse_from(
-            [&["o", "run", "--store", "/s"], args].concat(),
-        )
-        .unwrap()
-        .command
+        let check = |args: &[&str], expect| match Cli::try_parse_from([&["o", "run", "--store", "/s"], args].concat())
+            .unwrap()
+            .command
         {
             Command::Run(run) => assert_eq!(run.leader_elect, expect, "{args:?}"),
             Command::Crd => unreachable!("run was typed"),

@@ -57,9 +57,8 @@ impl Config {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.map_or(processors, usize::from);
         let workers = usize::from(workers);
-        let lease_namespace = lease_namespace
-            .or_else(|| variable("POD_NAMESPACE"))
-            .unwrap_or_else(|| "default".to_owned());
+        let lease_namespace =
+            lease_namespace.or_else(|| variable("POD_NAMESPACE")).unwrap_or_else(|| "default".to_owned());
         let config = Self {
             store,
             init_store: init_store.then_some(agent_group),
@@ -76,13 +75,7 @@ impl Config {
             drain: Duration::from_secs(drain),
         };
         let filter = variable("RUST_LOG").unwrap_or_else(|| "info,kube_client=warn".to_owned());
-        (
-            config,
-            Log {
-                format: log_format,
-                filter,
-            },
-        )
+        (config, Log { format: log_format, filter })
     }
 }
 
@@ -92,17 +85,8 @@ fn variable(name: &str) -> Option<String> {
 
 /// Host and process, and the kernel's random number in case both come again.
 fn identity() -> String {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let host = variable("POD_NAME").unwrap_or_else(|| read("/proc/sys/kernel/hostname"));
     let random = read("/proc/sys/kernel/random/uuid");
-    format!(
-        "{host}_{}_{}",
-        std::process::id(),
-        random.split('-').next().unwrap_or_default()
-    )
+    format!("{host}_{}_{}", std::process::id(), random.split('-').next().unwrap_or_default())
 }

@@ -17,9 +17,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{
-    Action, Config as ControllerConfig, Controller, Error as ControllerError,
-};
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller, Error as ControllerError};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Config as WatcherConfig};
 use kube::{Api, Client, ResourceExt};
@@ -44,20 +42,12 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub enum Error {
     #[error("reading the kubeconfig or the pod's service account")]
     Client(#[source] Box<kube::Error>),
-    #[error(
-        "listing SingularityImages; is the CRD installed? `siforge-operator crd | kubectl apply -f -` does so"
-    )]
+    #[error("listing SingularityImages; is the CRD installed? `siforge-operator crd | kubectl apply -f -` does so")]
     Crd(#[source] Box<kube::Error>),
     #[error("opening the store {path}", path = path.display())]
-    Store {
-        path: PathBuf,
-        source: siforge_store::Error,
-    },
+    Store { path: PathBuf, source: siforge_store::Error },
     #[error("listening on {address}")]
-    Listen {
-        address: std::net::SocketAddr,
-        source: std::io::Error,
-    },
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error("setting up metrics")]
     Metrics(#[from] prometheus::Error),
     #[error("leadership is lost")]
@@ -76,20 +66,13 @@ impl Error {
 /// Runs until `stop` (Ok), or until something fails that a restart may mend.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new()?);
-    let state = Arc::new(http::State {
-        metrics: metrics.clone(),
-        ready: AtomicBool::new(false),
-    });
+    let state = Arc::new(http::State { metrics: metrics.clone(), ready: AtomicBool::new(false) });
     let address = config.metrics_addr;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let server = tokio::spawn(http::serve(listener, state.clone()));
 
     let store = open(&config)?;
-    let client = Client::try_default()
-        .await
-        .map_err(|error| Error::Client(Box::new(error)))?;
+    let client = Client::try_default().await.map_err(|error| Error::Client(Box::new(error)))?;
     scope::<SingularityImage>(&client, &config)
         .list(&ListParams::default().limit(1))
         .await
@@ -99,21 +82,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
     sweep(&store).await;
 
     tokio::pin!(stop);
-    let elector = config.lease.as_ref().map(
-        |Lease {
-             namespace,
-             name,
-             duration,
-         }| {
-            Elector::new(
-                client.clone(),
-                namespace,
-                name,
-                config.identity.clone(),
-                *duration,
-            )
-        },
-    );
+    let elector = config.lease.as_ref().map(|Lease { namespace, name, duration }| {
+        Elector::new(client.clone(), namespace, name, config.identity.clone(), *duration)
+    });
     let generation = match &elector {
         None => 0,
         Some(elector) => tokio::select! {
@@ -124,16 +95,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), E
     metrics.lead(true);
     tracing::info!(generation, identity = config.identity, "leading");
 
-    let result = lead(
-        &config,
-        client,
-        store,
-        metrics.clone(),
-        generation,
-        elector.as_ref(),
-        stop,
-    )
-    .await;
+    let result = lead(&config, client, store, metrics.clone(), generation, elector.as_ref(), stop).await;
     metrics.lead(false);
     server.abort();
     result
@@ -144,10 +106,7 @@ fn open(config: &Config) -> Result<Store, Error> {
         Some(agent_group) => Store::init(&config.store, agent_group),
         None => Store::open(&config.store),
     };
-    opened.map_err(|source| Error::Store {
-        path: config.store.clone(),
-        source,
-    })
+    opened.map_err(|source| Error::Store { path: config.store.clone(), source })
 }
 
 /// Removes what builds of dead processes of this machine left behind.
@@ -156,10 +115,7 @@ async fn sweep(store: &Store) {
     match blocking(move || store.sweep_dead()).await {
         Ok(0) => {}
         Ok(files) => tracing::info!(files, "removed what dead builds left"),
-        Err(failure) => tracing::warn!(
-            error = failure.message,
-            "removing what dead builds left failed"
-        ),
+        Err(failure) => tracing::warn!(error = failure.message, "removing what dead builds left failed"),
     }
 }
 
@@ -246,9 +202,8 @@ async fn control(
         .applied_objects();
     let (secrets, config_maps) = (context.clone(), context.clone());
     let namespaces = context.clone();
-    let wakes = futures::stream::unfold(woken, |mut woken| async move {
-        woken.recv().await.map(|object| (object, woken))
-    });
+    let wakes =
+        futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|object| (object, woken)) });
     Controller::for_stream(objects, reader)
         .with_config(ControllerConfig::default().concurrency(RECONCILERS))
         .watches_stream(touched::<Secret>(scope(&client, config)), move |secret| {
@@ -257,9 +212,7 @@ async fn control(
         })
         .watches_stream(touched::<ConfigMap>(scope(&client, config)), move |map| {
             let (namespace, name) = (map.namespace().unwrap_or_default(), map.name_any());
-            config_maps
-                .interest
-                .of(&Thing::ConfigMap { namespace, name })
+            config_maps.interest.of(&Thing::ConfigMap { namespace, name })
         })
         .watches_stream(touched::<Namespace>(Api::all(client.clone())), move |_| {
             namespaces.interest.of(&Thing::Namespaces)
@@ -269,11 +222,7 @@ async fn control(
             // An error means that the sender is gone: nobody waits for us any more.
             let _ = halted.wait_for(|halted| *halted).await;
         })
-        .run(
-            reconcile,
-            |_, _: &reconcile::Error, _| Action::requeue(AFTER_ERROR),
-            context.clone(),
-        )
+        .run(reconcile, |_, _: &reconcile::Error, _| Action::requeue(AFTER_ERROR), context.clone())
         .for_each(|done| {
             tell(done, &context.metrics);
             std::future::ready(())
@@ -294,24 +243,14 @@ fn touched<K>(
     api: Api<PartialObjectMeta<K>>,
 ) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
 where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    watcher::watcher(api, WatcherConfig::default())
-        .default_backoff()
-        .touched_objects()
+    watcher::watcher(api, WatcherConfig::default()).default_backoff().touched_objects()
 }
 
 /// The one place where errors of reconciles and watches are reported.
 fn tell(
-    done: Result<
-        (ObjectRef<SingularityImage>, Action),
-        ControllerError<reconcile::Error, watcher::Error>,
-    >,
+    done: Result<(ObjectRef<SingularityImage>, Action), ControllerError<reconcile::Error, watcher::Error>>,
     metrics: &Metrics,
 ) {
     match done {

@@ -22,11 +22,7 @@ use std::collections::BTreeMap;
 const DOCKER_CONFIG: &str = "kubernetes.io/dockerconfigjson";
 const BASIC: &str = "kubernetes.io/basic-auth";
 const HUB: &str = "docker.io";
-const HUB_ALIASES: [&str; 3] = [
-    "index.docker.io",
-    "registry-1.docker.io",
-    "registry.hub.docker.com",
-];
+const HUB_ALIASES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 
 #[derive(Deserialize)]
 struct DockerConfig {
@@ -52,16 +48,10 @@ pub(crate) fn find<'a>(
     for (name, secret) in secrets {
         let found = match secret.type_.as_deref() {
             Some(DOCKER_CONFIG) => from_docker_config(image, name, secret)?,
-            Some(BASIC) => Some(Credentials::new(
-                entry(name, secret, "username")?,
-                entry(name, secret, "password")?,
-            )),
+            Some(BASIC) => Some(Credentials::new(entry(name, secret, "username")?, entry(name, secret, "password")?)),
             other => {
                 let kind = other.unwrap_or("Opaque");
-                return Err(unusable(
-                    name,
-                    &format!("it is of type {kind}; expected {DOCKER_CONFIG} or {BASIC}"),
-                ));
+                return Err(unusable(name, &format!("it is of type {kind}; expected {DOCKER_CONFIG} or {BASIC}")));
             }
         };
         if found.is_some() {
@@ -72,10 +62,7 @@ pub(crate) fn find<'a>(
 }
 
 fn unusable(name: &str, why: &str) -> Failure {
-    Failure::stalled(
-        Reason::InvalidCredentials,
-        format!("reading the Secret {name}: {why}"),
-    )
+    Failure::stalled(Reason::InvalidCredentials, format!("reading the Secret {name}: {why}"))
 }
 
 fn entry(name: &str, secret: &Secret, key: &str) -> Result<String, Failure> {
@@ -84,15 +71,10 @@ fn entry(name: &str, secret: &Secret, key: &str) -> Result<String, Failure> {
         .as_ref()
         .and_then(|data| data.get(key))
         .ok_or_else(|| unusable(name, &format!("it has no entry {key}")))?;
-    String::from_utf8(bytes.0.clone())
-        .map_err(|_| unusable(name, &format!("its entry {key} is not UTF-8")))
+    String::from_utf8(bytes.0.clone()).map_err(|_| unusable(name, &format!("its entry {key} is not UTF-8")))
 }
 
-fn from_docker_config(
-    image: &ImageRef,
-    name: &str,
-    secret: &Secret,
-) -> Result<Option<Credentials>, Failure> {
+fn from_docker_config(image: &ImageRef, name: &str, secret: &Secret) -> Result<Option<Credentials>, Failure> {
     let text = entry(name, secret, ".dockerconfigjson")?;
     // serde's message would quote what it found: a password, perhaps.
     let config: DockerConfig = serde_json::from_str(&text).map_err(|error| {
@@ -114,14 +96,8 @@ fn from_docker_config(
         if auth.auth.is_empty() {
             return Ok(Credentials::new(&auth.username, &auth.password));
         }
-        let bad = || {
-            unusable(
-                name,
-                &format!("the auth of {key} is not base64 of user:password"),
-            )
-        };
-        let plain = String::from_utf8(STANDARD.decode(auth.auth.trim()).map_err(|_| bad())?)
-            .map_err(|_| bad())?;
+        let bad = || unusable(name, &format!("the auth of {key} is not base64 of user:password"));
+        let plain = String::from_utf8(STANDARD.decode(auth.auth.trim()).map_err(|_| bad())?).map_err(|_| bad())?;
         let (user, password) = plain.split_once(':').ok_or_else(bad)?;
         Ok(Credentials::new(user, password))
     })
@@ -130,46 +106,25 @@ fn from_docker_config(
 
 /// The length of what matched; None when the key is for another registry or repository.
 fn matched(key: &str, image: &ImageRef) -> Option<usize> {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
-    let host = if HUB_ALIASES.contains(&host) {
-        HUB
-    } else {
-        host
-    };
+    let host = if HUB_ALIASES.contains(&host) { HUB } else { host };
     let path = path.trim_end_matches('/');
     // "https://index.docker.io/v1/" and ".../v2/" name the registry's API, not a repository.
-    let path = if path == "v1" || path == "v2" {
-        ""
-    } else {
-        path
-    };
+    let path = if path == "v1" || path == "v2" { "" } else { path };
     let same_host = same_labels(host, &image.registry);
     let same_path = path.is_empty()
         || image.repository == path
-        || image
-            .repository
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.starts_with('/'));
+        || image.repository.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     (same_host && same_path).then_some(host.len() + path.len())
 }
 
 fn same_labels(pattern: &str, host: &str) -> bool {
-    let (pattern, pattern_port) = pattern
-        .rsplit_once(':')
-        .map_or((pattern, None), |(host, port)| (host, Some(port)));
-    let (host, port) = host
-        .rsplit_once(':')
-        .map_or((host, None), |(host, port)| (host, Some(port)));
+    let (pattern, pattern_port) = pattern.rsplit_once(':').map_or((pattern, None), |(host, port)| (host, Some(port)));
+    let (host, port) = host.rsplit_once(':').map_or((host, None), |(host, port)| (host, Some(port)));
     let (mut want, mut have) = (pattern.split('.'), host.split('.'));
     pattern_port == port
-        && want
-            .by_ref()
-            .zip(have.by_ref())
-            .all(|(want, have)| want == "*" || want == have)
+        && want.by_ref().zip(have.by_ref()).all(|(want, have)| want == "*" || want == have)
         && pattern.split('.').count() == host.split('.').count()
 }
 
@@ -179,34 +134,17 @@ mod tests {
     use k8s_openapi::ByteString;
 
     fn secret(kind: &str, entries: &[(&str, &str)]) -> Secret {
-        let data = entries
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
-            .collect();
-        Secret {
-            type_: Some(kind.to_owned()),
-            data: Some(data),
-            ..Secret::default()
-        }
+        let data =
+            entries.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        Secret { type_: Some(kind.to_owned()), data: Some(data), ..Secret::default() }
     }
 
     fn docker_config(keys: &[&str]) -> Secret {
         let auths: serde_json::Map<_, _> = keys
             .iter()
-            .map(|key| {
-                (
-                    (*key).to_owned(),
-                    serde_json::json!({ "auth": STANDARD.encode(format!("user:for {key}")) }),
-                )
-            })
+            .map(|key| ((*key).to_owned(), serde_json::json!({ "auth": STANDARD.encode(format!("user:for {key}")) })))
             .collect();
-        secret(
-            DOCKER_CONFIG,
-            &[(
-                ".dockerconfigjson",
-                &serde_json::json!({ "auths": auths }).to_string(),
-            )],
-        )
+        secret(DOCKER_CONFIG, &[(".dockerconfigjson", &serde_json::json!({ "auths": auths }).to_string())])
     }
 
     fn find_in(image: &str, secrets: &[Secret]) -> Result<Option<String>, Failure> {
@@ -224,32 +162,16 @@ mod tests {
                 "{image} {keys:?}"
             );
         };
-        check(
-            "r.example:5000/a/b",
-            &["r.example:5000"],
-            Some("r.example:5000"),
-        );
-        check(
-            "r.example:5000/a/b",
-            &["https://r.example:5000"],
-            Some("https://r.example:5000"),
-        );
+        check("r.example:5000/a/b", &["r.example:5000"], Some("r.example:5000"));
+        check("r.example:5000/a/b", &["https://r.example:5000"], Some("https://r.example:5000"));
         check("r.example:5000/a/b", &["r.example"], None);
         check("r.example/a/b", &["r.example:5000"], None);
         check("r.example/a/b", &["other.example"], None);
-        check(
-            "r.example/a/b",
-            &["r.example/a", "r.example"],
-            Some("r.example/a"),
-        );
+        check("r.example/a/b", &["r.example/a", "r.example"], Some("r.example/a"));
         check("r.example/ab/b", &["r.example/a"], None);
         check("r.example/a/b", &["*.example"], Some("*.example"));
         check("x.r.example/a/b", &["*.example"], None);
-        check(
-            "lolcow",
-            &["https://index.docker.io/v1/"],
-            Some("https://index.docker.io/v1/"),
-        );
+        check("lolcow", &["https://index.docker.io/v1/"], Some("https://index.docker.io/v1/"));
         check("lolcow", &["docker.io"], Some("docker.io"));
         check("lolcow", &["index.docker.io.evil.example"], None);
     }
@@ -258,29 +180,16 @@ mod tests {
     fn order_and_kinds() {
         let basic = secret(BASIC, &[("username", "u"), ("password", "basic")]);
         assert_eq!(
-            find_in("r.example/a", &[docker_config(&["other"]), basic.clone()])
-                .unwrap()
-                .as_deref(),
+            find_in("r.example/a", &[docker_config(&["other"]), basic.clone()]).unwrap().as_deref(),
             Some("basic")
         );
-        assert_eq!(
-            find_in("r.example/a", &[basic, docker_config(&["r.example"])])
-                .unwrap()
-                .as_deref(),
-            Some("basic")
-        );
+        assert_eq!(find_in("r.example/a", &[basic, docker_config(&["r.example"])]).unwrap().as_deref(), Some("basic"));
         assert_eq!(find_in("r.example/a", &[]).unwrap(), None);
         let pair = secret(
             DOCKER_CONFIG,
-            &[(
-                ".dockerconfigjson",
-                r#"{"auths":{"r.example":{"username":"u","password":"p"}}}"#,
-            )],
+            &[(".dockerconfigjson", r#"{"auths":{"r.example":{"username":"u","password":"p"}}}"#)],
         );
-        assert_eq!(
-            find_in("r.example/a", &[pair]).unwrap().as_deref(),
-            Some("p")
-        );
+        assert_eq!(find_in("r.example/a", &[pair]).unwrap().as_deref(), Some("p"));
     }
 
     #[test]
@@ -294,21 +203,9 @@ mod tests {
         check(secret("Opaque", &[]), "of type Opaque");
         check(secret(BASIC, &[("username", "u")]), "no entry password");
         check(secret(DOCKER_CONFIG, &[]), "no entry .dockerconfigjson");
+        check(secret(DOCKER_CONFIG, &[(".dockerconfigjson", r#"{"auths": "hunter2"}"#)]), "not a Docker config");
         check(
-            secret(
-                DOCKER_CONFIG,
-                &[(".dockerconfigjson", r#"{"auths": "hunter2"}"#)],
-            ),
-            "not a Docker config",
-        );
-        check(
-            secret(
-                DOCKER_CONFIG,
-                &[(
-                    ".dockerconfigjson",
-                    r#"{"auths":{"r.example":{"auth":"hunter2!"}}}"#,
-                )],
-            ),
+            secret(DOCKER_CONFIG, &[(".dockerconfigjson", r#"{"auths":{"r.example":{"auth":"hunter2!"}}}"#)]),
             "not base64",
         );
     }

@@ -41,9 +41,7 @@ impl Kind {
     fn severity(self) -> EventType {
         match self {
             Self::Stalled | Self::Retrying => EventType::Warning,
-            Self::Resolved | Self::Building | Self::Published | Self::Suspended => {
-                EventType::Normal
-            }
+            Self::Resolved | Self::Building | Self::Published | Self::Suspended => EventType::Normal,
         }
     }
 }
@@ -55,66 +53,36 @@ pub(crate) fn of(
     suspended: bool,
 ) -> Vec<(Kind, String)> {
     let mut events = Vec::new();
-    let message = |kind: &str| {
-        find(after, kind)
-            .map(|condition| condition.message.clone())
-            .unwrap_or_default()
-    };
+    let message = |kind: &str| find(after, kind).map(|condition| condition.message.clone()).unwrap_or_default();
     let reason = |status: &SingularityImageStatus, kind: &str| {
         find(status, kind).map(|condition| (condition.status.clone(), condition.reason.clone()))
     };
-    if let Some(source) = after
-        .source
-        .as_ref()
-        .filter(|source| before.source.as_ref() != Some(source))
-    {
-        events.push((
-            Kind::Resolved,
-            format!("{} is {}", source.reference, source.digest),
-        ));
+    if let Some(source) = after.source.as_ref().filter(|source| before.source.as_ref() != Some(source)) {
+        events.push((Kind::Resolved, format!("{} is {}", source.reference, source.digest)));
     }
-    let building = |status: &SingularityImageStatus| {
-        status
-            .build
-            .as_ref()
-            .is_some_and(|build| build.started_at.is_some())
-    };
+    let building =
+        |status: &SingularityImageStatus| status.build.as_ref().is_some_and(|build| build.started_at.is_some());
     if building(after) && !building(before) {
         events.push((Kind::Building, message(conditions::BUILT)));
     }
-    let revision = |status: &SingularityImageStatus| {
-        status.artifacts.first().map(|artifact| artifact.revision)
-    };
+    let revision = |status: &SingularityImageStatus| status.artifacts.first().map(|artifact| artifact.revision);
     if revision(after).is_some() && revision(after) != revision(before) {
         events.push((Kind::Published, message(conditions::READY)));
     }
     if let Some(stalled) = reason(after, conditions::STALLED)
         .filter(|stalled| reason(before, conditions::STALLED).as_ref() != Some(stalled))
     {
-        events.push((
-            Kind::Stalled,
-            format!("{}: {}", stalled.1, message(conditions::STALLED)),
-        ));
+        events.push((Kind::Stalled, format!("{}: {}", stalled.1, message(conditions::STALLED))));
     }
-    let next = |status: &SingularityImageStatus| {
-        status
-            .build
-            .as_ref()
-            .and_then(|build| build.next_attempt.clone())
-    };
+    let next = |status: &SingularityImageStatus| status.build.as_ref().and_then(|build| build.next_attempt.clone());
     if next(after).is_some() && next(after) != next(before) {
-        let failed = [
-            conditions::SOURCE_RESOLVED,
-            conditions::BUILT,
-            conditions::PUBLISHED,
-        ]
-        .into_iter()
-        .find(|kind| find(after, kind).is_some_and(|condition| condition.status == "False"));
+        let failed = [conditions::SOURCE_RESOLVED, conditions::BUILT, conditions::PUBLISHED]
+            .into_iter()
+            .find(|kind| find(after, kind).is_some_and(|condition| condition.status == "False"));
         events.push((Kind::Retrying, failed.map(message).unwrap_or_default()));
     }
     let was = |status: &SingularityImageStatus| {
-        find(status, conditions::READY)
-            .is_some_and(|ready| ready.reason == conditions::Reason::Suspended.as_str())
+        find(status, conditions::READY).is_some_and(|ready| ready.reason == conditions::Reason::Suspended.as_str())
     };
     if suspended && was(after) && !was(before) {
         events.push((Kind::Suspended, message(conditions::READY)));
@@ -131,10 +99,7 @@ impl Events {
         Self {
             recorder: Recorder::new(
                 client,
-                Reporter {
-                    controller: siforge_crds::FIELD_MANAGER.to_owned(),
-                    instance: Some(instance),
-                },
+                Reporter { controller: siforge_crds::FIELD_MANAGER.to_owned(), instance: Some(instance) },
             ),
         }
     }
@@ -182,37 +147,20 @@ mod tests {
         let source = json!({ "source": { "reference": "r", "digest": "d" } });
         check(json!({}), source.clone(), false, &[Kind::Resolved]);
         check(source.clone(), source, false, &[]);
-        let building =
-            json!({ "build": { "phase": "Building", "startedAt": "2026-01-01T00:00:00Z" } });
+        let building = json!({ "build": { "phase": "Building", "startedAt": "2026-01-01T00:00:00Z" } });
         check(json!({}), building.clone(), false, &[Kind::Building]);
         check(building.clone(), building, false, &[]);
         let artifact = |revision: i64| json!({ "artifacts": [{ "platform": "linux/amd64", "digest": "d", "path": "p", "size": 1, "revision": revision }] });
         check(json!({}), artifact(1), false, &[Kind::Published]);
         check(artifact(1), artifact(2), false, &[Kind::Published]);
         check(artifact(2), json!({}), false, &[]);
-        let stalled =
-            |reason: &str| json!({ "conditions": [condition("Stalled", "True", reason)] });
+        let stalled = |reason: &str| json!({ "conditions": [condition("Stalled", "True", reason)] });
         check(json!({}), stalled("NotFound"), false, &[Kind::Stalled]);
         check(stalled("NotFound"), stalled("NotFound"), false, &[]);
-        check(
-            stalled("NotFound"),
-            stalled("Unauthorized"),
-            false,
-            &[Kind::Stalled],
-        );
+        check(stalled("NotFound"), stalled("Unauthorized"), false, &[Kind::Stalled]);
         let retrying = |at: &str| json!({ "conditions": [condition("SourceResolved", "False", "RegistryUnavailable")], "build": { "phase": "Waiting", "nextAttempt": at } });
-        check(
-            json!({}),
-            retrying("2026-01-01T00:00:00Z"),
-            false,
-            &[Kind::Retrying],
-        );
-        check(
-            retrying("2026-01-01T00:00:00Z"),
-            retrying("2026-01-01T00:00:10Z"),
-            false,
-            &[Kind::Retrying],
-        );
+        check(json!({}), retrying("2026-01-01T00:00:00Z"), false, &[Kind::Retrying]);
+        check(retrying("2026-01-01T00:00:00Z"), retrying("2026-01-01T00:00:10Z"), false, &[Kind::Retrying]);
         let suspended = json!({ "conditions": [condition("Ready", "Unknown", "Suspended")] });
         check(json!({}), suspended, true, &[Kind::Suspended]);
     }

@@ -35,27 +35,15 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn stalled(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reaction: Reaction::Stalled,
-            reason,
-            message: message.into(),
-        }
+        Self { reaction: Reaction::Stalled, reason, message: message.into() }
     }
 
     pub(crate) fn waiting(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reaction: Reaction::Waiting,
-            reason,
-            message: message.into(),
-        }
+        Self { reaction: Reaction::Waiting, reason, message: message.into() }
     }
 
     pub(crate) fn transient(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reaction: Reaction::Transient { retry_after: None },
-            reason,
-            message: message.into(),
-        }
+        Self { reaction: Reaction::Transient { retry_after: None }, reason, message: message.into() }
     }
 
     /// How long to wait before attempt number `failures` + 1, `failures` ≥ 1; None when only a change helps.
@@ -74,10 +62,7 @@ impl Failure {
 /// back together; equal seeds give equal delays, so that tests can say what they expect.
 fn back_off(failures: u32, seed: u64) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let mixed = seed
-        .wrapping_add(u64::from(failures))
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        >> 32;
+    let mixed = seed.wrapping_add(u64::from(failures)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let spread = 0.75 + 0.5 * (mixed as f64 / f64::from(u32::MAX));
     doubled.min(LONGEST_DELAY).mul_f64(spread)
 }
@@ -102,11 +87,7 @@ impl From<&siforge_oci::Error> for Failure {
             siforge_oci::Reaction::Stall => Reaction::Stalled,
             siforge_oci::Reaction::Retry { after } => Reaction::Transient { retry_after: after },
         };
-        Self {
-            reaction,
-            reason,
-            message: chain(error),
-        }
+        Self { reaction, reason, message: chain(error) }
     }
 }
 
@@ -114,9 +95,7 @@ impl From<&siforge_store::Error> for Failure {
     fn from(error: &siforge_store::Error) -> Self {
         match error {
             siforge_store::Error::Name { .. } => Self::stalled(Reason::InvalidSpec, chain(error)),
-            siforge_store::Error::Fenced { .. } => {
-                Self::transient(Reason::LeadershipLost, chain(error))
-            }
+            siforge_store::Error::Fenced { .. } => Self::transient(Reason::LeadershipLost, chain(error)),
             _ => Self::transient(Reason::StoreFailed, chain(error)),
         }
     }
@@ -130,9 +109,7 @@ impl From<&siforge_build::Error> for Failure {
             Error::Store(error) => Self::from(error),
             // The operator's machine is at fault, not the image.
             error if error.is_local() => Self::transient(Reason::StoreFailed, chain(error)),
-            Error::Decode { .. } | Error::DiffId { .. } => {
-                Self::stalled(Reason::SourceInvalid, chain(error))
-            }
+            Error::Decode { .. } | Error::DiffId { .. } => Self::stalled(Reason::SourceInvalid, chain(error)),
             _ => Self::stalled(Reason::BuildFailed, chain(error)),
         }
     }
@@ -159,14 +136,7 @@ mod tests {
     #[test]
     fn delays_double_up_to_a_bound_and_are_spread() {
         let failure = Failure::transient(Reason::RegistryUnavailable, "down");
-        for (failures, about) in [
-            (1, 2.0),
-            (2, 4.0),
-            (3, 8.0),
-            (8, 256.0),
-            (9, 300.0),
-            (200, 300.0),
-        ] {
+        for (failures, about) in [(1, 2.0), (2, 4.0), (3, 8.0), (8, 256.0), (9, 300.0), (200, 300.0)] {
             for seed in 0..50 {
                 let delay = failure.delay(failures, seed).unwrap().as_secs_f64();
                 assert!(
@@ -182,9 +152,7 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_within_reason() {
         let asked = |seconds| Failure {
-            reaction: Reaction::Transient {
-                retry_after: Some(Duration::from_secs(seconds)),
-            },
+            reaction: Reaction::Transient { retry_after: Some(Duration::from_secs(seconds)) },
             reason: Reason::RateLimited,
             message: String::new(),
         };
@@ -196,9 +164,6 @@ mod tests {
     #[test]
     fn only_transient_failures_are_tried_again() {
         assert_eq!(Failure::stalled(Reason::NotFound, "x").delay(1, 0), None);
-        assert_eq!(
-            Failure::waiting(Reason::SecretNotFound, "x").delay(1, 0),
-            None
-        );
+        assert_eq!(Failure::waiting(Reason::SecretNotFound, "x").delay(1, 0), None);
     }
 }

@@ -12,9 +12,7 @@ pub(crate) struct Fair<T> {
 
 impl<T> Default for Fair<T> {
     fn default() -> Self {
-        Self {
-            lanes: VecDeque::new(),
-        }
+        Self { lanes: VecDeque::new() }
     }
 }
 
@@ -22,9 +20,7 @@ impl<T> Fair<T> {
     pub(crate) fn push(&mut self, lane: &str, item: T) {
         match self.lanes.iter_mut().find(|(name, _)| name == lane) {
             Some((_, items)) => items.push_back(item),
-            None => self
-                .lanes
-                .push_back((lane.to_owned(), VecDeque::from([item]))),
+            None => self.lanes.push_back((lane.to_owned(), VecDeque::from([item]))),
         }
     }
 

@@ -9,15 +9,9 @@ use siforge_crds::SingularityImage;
 use std::collections::HashSet;
 
 /// Idempotent: called again until it succeeds.
-pub(crate) async fn cleanup(
-    context: &Context,
-    object: &SingularityImage,
-    owner: &Owner,
-) -> Result<(), Failure> {
+pub(crate) async fn cleanup(context: &Context, object: &SingularityImage, owner: &Owner) -> Result<(), Failure> {
     context.queue.forget(&owner.uid);
-    context
-        .interest
-        .set(&ObjectRef::from(object), HashSet::new());
+    context.interest.set(&ObjectRef::from(object), HashSet::new());
     apply::remove(context, owner).await?;
     tracing::info!("removed the ref");
     Ok(())

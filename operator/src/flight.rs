@@ -41,16 +41,7 @@ impl Job {
         settings: Settings,
         timeout: Duration,
     ) -> Self {
-        Self {
-            reference,
-            platform,
-            credentials,
-            tls,
-            recipe,
-            settings,
-            timeout,
-            resolved: Mutex::default(),
-        }
+        Self { reference, platform, credentials, tls, recipe, settings, timeout, resolved: Mutex::default() }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -59,47 +50,29 @@ impl Job {
 
     /// Asks the registry for the manifest, with this object's credentials.
     pub(crate) async fn resolve(&self) -> Result<Found, Failure> {
-        let client = Client::new(
-            &self.reference.registry,
-            self.credentials.clone(),
-            self.tls.clone(),
-        )
-        .map_err(|error| Failure::from(&error))?;
-        let answer = tokio::time::timeout(
-            RESOLVE_TIMEOUT,
-            client.resolve(&self.reference, &self.platform),
-        )
-        .await;
+        let client = Client::new(&self.reference.registry, self.credentials.clone(), self.tls.clone())
+            .map_err(|error| Failure::from(&error))?;
+        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, client.resolve(&self.reference, &self.platform)).await;
         let resolved = match answer {
             Ok(resolved) => resolved.map_err(|error| Failure::from(&error))?,
             Err(_) => {
-                let message = format!(
-                    "resolving {}: no answer within {} s",
-                    self.reference,
-                    RESOLVE_TIMEOUT.as_secs()
-                );
+                let message = format!("resolving {}: no answer within {} s", self.reference, RESOLVE_TIMEOUT.as_secs());
                 return Err(Failure::transient(Reason::RegistryUnavailable, message));
             }
         };
         let found = Found {
             reference: format!("docker://{}", self.reference),
             manifest: resolved.manifest_digest,
-            key: self
-                .recipe
-                .key(&resolved.manifest_digest, &self.reference.canonical()),
+            key: self.recipe.key(&resolved.manifest_digest, &self.reference.canonical()),
             bytes: resolved.layers.iter().map(|layer| layer.size).sum(),
             at: Timestamp::now(),
         };
-        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Arc::new((client, resolved)));
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new((client, resolved)));
         Ok(found)
     }
 
     fn resolved(&self) -> Option<Arc<(Client, Resolved)>> {
-        self.resolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -116,14 +89,7 @@ pub(crate) async fn fly(
             format!("building {}: it was not resolved", job.reference),
         ));
     };
-    let build = siforge_build::build(
-        store,
-        &resolved.0,
-        &resolved.1,
-        &job.recipe,
-        &job.settings,
-        progress.clone(),
-    );
+    let build = siforge_build::build(store, &resolved.0, &resolved.1, &job.recipe, &job.settings, progress.clone());
     tokio::select! {
         built = build => built.map(|built| Sif { digest: built.digest, size: built.size }).map_err(|error| Failure::from(&error)),
         never = watch(&progress, news) => match never {},
@@ -205,11 +171,7 @@ impl Flight {
     /// If the leader has left, its successor answers for the flight.
     pub(crate) fn is_leader(&self, uid: &str) -> bool {
         let led = self.members.contains(&self.leader);
-        if led {
-            self.leader == uid
-        } else {
-            self.members.first().is_some_and(|first| first == uid)
-        }
+        if led { self.leader == uid } else { self.members.first().is_some_and(|first| first == uid) }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -225,13 +187,7 @@ impl Flight {
         let (phase, percent) = steps(&snapshot);
         // The bytes move in the same steps, so that a patch for another reason does not carry news of its own.
         let bytes_done = snapshot.bytes_total / 100 * u64::from(percent);
-        Progress {
-            phase,
-            bytes_done,
-            bytes_total: snapshot.bytes_total,
-            percent,
-            started_at: self.started_at,
-        }
+        Progress { phase, bytes_done, bytes_total: snapshot.bytes_total, percent, started_at: self.started_at }
     }
 
     pub(crate) fn abort(&self) {

@@ -69,10 +69,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn respond(head: &str, state: &State) -> (&'static str, &'static str, Vec<u8>) {
     let mut words = head.lines().next().unwrap_or_default().split(' ');
-    let (method, target) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     if method != "GET" {
         return ("405 Method Not Allowed", PLAIN, b"only GET\n".to_vec());
@@ -83,17 +80,9 @@ fn respond(head: &str, state: &State) -> (&'static str, &'static str, Vec<u8>) {
         "/readyz" => ("503 Service Unavailable", PLAIN, b"not ready\n".to_vec()),
         "/metrics" => match state.metrics.text() {
             Ok(text) => ("200 OK", "text/plain; version=0.0.4", text),
-            Err(error) => (
-                "500 Internal Server Error",
-                PLAIN,
-                format!("{error}\n").into_bytes(),
-            ),
+            Err(error) => ("500 Internal Server Error", PLAIN, format!("{error}\n").into_bytes()),
         },
-        _ => (
-            "404 Not Found",
-            PLAIN,
-            b"there are /healthz, /readyz and /metrics\n".to_vec(),
-        ),
+        _ => ("404 Not Found", PLAIN, b"there are /healthz, /readyz and /metrics\n".to_vec()),
     }
 }
 
@@ -103,10 +92,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let state = State {
-            metrics: Arc::new(Metrics::new().unwrap()),
-            ready: AtomicBool::new(false),
-        };
+        let state = State { metrics: Arc::new(Metrics::new().unwrap()), ready: AtomicBool::new(false) };
         let check = |head: &str, expect: &str| {
             let (status, ..) = respond(head, &state);
             assert!(status.starts_with(expect), "{head:?}: {status}");

@@ -50,13 +50,7 @@ pub(crate) fn gather(spec: Validated, observed: &Observed) -> Result<Ready, Fail
         ca_bundle,
     };
     let access = access(&spec.access, &observed.namespaces);
-    Ok(Ready {
-        spec,
-        credentials,
-        tls,
-        access,
-        versions,
-    })
+    Ok(Ready { spec, credentials, tls, access, versions })
 }
 
 fn access(rules: &AccessRules, selected: &[String]) -> Access {
@@ -65,20 +59,11 @@ fn access(rules: &AccessRules, selected: &[String]) -> Access {
         NamespaceRule::All => Namespaces::All,
         NamespaceRule::Selector(_) => Namespaces::List(selected.to_vec()),
     };
-    Access {
-        namespaces,
-        uids: rules.uids.clone(),
-        gids: rules.gids.clone(),
-        everyone: rules.everyone,
-    }
+    Access { namespaces, uids: rules.uids.clone(), gids: rules.gids.clone(), everyone: rules.everyone }
 }
 
 fn version(meta: &ObjectMeta) -> String {
-    format!(
-        "{}/{}",
-        meta.uid.as_deref().unwrap_or_default(),
-        meta.resource_version.as_deref().unwrap_or_default()
-    )
+    format!("{}/{}", meta.uid.as_deref().unwrap_or_default(), meta.resource_version.as_deref().unwrap_or_default())
 }
 
 fn secret<'a>(observed: &'a Observed, name: &str) -> Result<&'a Secret, Failure> {
@@ -103,33 +88,18 @@ fn config_map<'a>(observed: &'a Observed, name: &str) -> Result<&'a ConfigMap, F
 
 fn from_secret(secret: &Secret, key: &KeyRef) -> Result<Vec<u8>, Failure> {
     let entry = secret.data.as_ref().and_then(|data| data.get(&key.key));
-    entry
-        .map(|bytes| bytes.0.clone())
-        .ok_or_else(|| missing("Secret", key))
+    entry.map(|bytes| bytes.0.clone()).ok_or_else(|| missing("Secret", key))
 }
 
 fn from_config_map(map: &ConfigMap, key: &KeyRef) -> Result<Vec<u8>, Failure> {
-    let text = map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(&key.key))
-        .map(|text| text.clone().into_bytes());
-    let binary = || {
-        map.binary_data
-            .as_ref()
-            .and_then(|data| data.get(&key.key))
-            .map(|bytes| bytes.0.clone())
-    };
-    text.or_else(binary)
-        .ok_or_else(|| missing("ConfigMap", key))
+    let text = map.data.as_ref().and_then(|data| data.get(&key.key)).map(|text| text.clone().into_bytes());
+    let binary = || map.binary_data.as_ref().and_then(|data| data.get(&key.key)).map(|bytes| bytes.0.clone());
+    text.or_else(binary).ok_or_else(|| missing("ConfigMap", key))
 }
 
 fn missing(kind: &str, key: &KeyRef) -> Failure {
     Failure::stalled(
         Reason::InvalidCredentials,
-        format!(
-            "reading the {kind} {}: it has no entry {}",
-            key.name, key.key
-        ),
+        format!("reading the {kind} {}: it has no entry {}", key.name, key.key),
     )
 }

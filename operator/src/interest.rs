@@ -55,10 +55,7 @@ impl Interest {
 
     pub(crate) fn of(&self, thing: &Thing) -> Vec<Image> {
         let both = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        both.by
-            .get(thing)
-            .map(|images| images.iter().cloned().collect())
-            .unwrap_or_default()
+        both.by.get(thing).map(|images| images.iter().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -70,10 +67,7 @@ mod tests {
     fn follows_changes() {
         let interest = Interest::default();
         let image = |name: &str| Image::new(name).within("lab");
-        let secret = |name: &str| Thing::Secret {
-            namespace: "lab".to_owned(),
-            name: name.to_owned(),
-        };
+        let secret = |name: &str| Thing::Secret { namespace: "lab".to_owned(), name: name.to_owned() };
         interest.set(&image("a"), HashSet::from([secret("x"), secret("y")]));
         interest.set(&image("b"), HashSet::from([secret("x")]));
         assert_eq!(interest.of(&secret("x")).len(), 2);

@@ -23,14 +23,8 @@ pub enum Error {
     #[error("the lease {lease} is held by {holder} now")]
     Lost { lease: String, holder: String },
     #[error("the lease {lease} could not be renewed for {seconds} s")]
-    Expired {
-        lease: String,
-        seconds: u64,
-        source: Box<kube::Error>,
-    },
-    #[error(
-        "the lease {lease} could not be renewed for {seconds} s: the API server does not answer"
-    )]
+    Expired { lease: String, seconds: u64, source: Box<kube::Error> },
+    #[error("the lease {lease} could not be renewed for {seconds} s: the API server does not answer")]
     Silent { lease: String, seconds: u64 },
 }
 
@@ -70,19 +64,8 @@ fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> Move
 
 impl Elector {
     /// `identity` must be this process's alone: it tells a restarted leader from the one before.
-    pub(crate) fn new(
-        client: Client,
-        namespace: &str,
-        name: &str,
-        identity: String,
-        duration: Duration,
-    ) -> Self {
-        Self {
-            api: Api::namespaced(client, namespace),
-            name: name.to_owned(),
-            identity,
-            duration,
-        }
+    pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: String, duration: Duration) -> Self {
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, duration }
     }
 
     fn period(&self) -> Duration {
@@ -104,10 +87,7 @@ impl Elector {
         }
     }
 
-    async fn attempt(
-        &self,
-        seen: &mut Option<(Option<LeaseSpec>, Instant)>,
-    ) -> Result<Option<i32>, kube::Error> {
+    async fn attempt(&self, seen: &mut Option<(Option<LeaseSpec>, Instant)>) -> Result<Option<i32>, kube::Error> {
         let lease = self.api.get_opt(&self.name).await?;
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         let since = match seen {
@@ -119,45 +99,28 @@ impl Elector {
             Move::Wait => return Ok(None),
             Move::Create => 0,
             Move::Take(transitions) => transitions,
-            Move::Renew => spec
-                .as_ref()
-                .and_then(|spec| spec.lease_transitions)
-                .unwrap_or(0),
+            Move::Renew => spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0),
         };
         let metadata = lease.map_or_else(
-            || ObjectMeta {
-                name: Some(self.name.clone()),
-                ..ObjectMeta::default()
-            },
+            || ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
             |lease| lease.metadata,
         );
         let now = Some(MicroTime(Timestamp::now()));
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(
-                i32::try_from(self.duration.as_secs().max(1)).unwrap_or(i32::MAX),
-            ),
+            lease_duration_seconds: Some(i32::try_from(self.duration.as_secs().max(1)).unwrap_or(i32::MAX)),
             lease_transitions: Some(transitions),
             acquire_time: now.clone(),
             renew_time: now,
             ..LeaseSpec::default()
         };
-        self.write(Lease {
-            metadata,
-            spec: Some(spec),
-        })
-        .await
-        .map(|won| won.then_some(transitions))
+        self.write(Lease { metadata, spec: Some(spec) }).await.map(|won| won.then_some(transitions))
     }
 
     /// False when somebody else was first.
     async fn write(&self, lease: Lease) -> Result<bool, kube::Error> {
         let written = match lease.metadata.resource_version {
-            Some(_) => {
-                self.api
-                    .replace(&self.name, &PostParams::default(), &lease)
-                    .await
-            }
+            Some(_) => self.api.replace(&self.name, &PostParams::default(), &lease).await,
             None => self.api.create(&PostParams::default(), &lease).await,
         };
         match written {
@@ -178,18 +141,12 @@ impl Elector {
             let sent = Instant::now();
             let end = renewed + self.duration * 9 / 10;
             let Ok(answer) = timeout_at(end, self.renew()).await else {
-                return Error::Silent {
-                    lease: self.name.clone(),
-                    seconds: renewed.elapsed().as_secs(),
-                };
+                return Error::Silent { lease: self.name.clone(), seconds: renewed.elapsed().as_secs() };
             };
             match answer {
                 Ok(None) => renewed = sent,
                 Ok(Some(holder)) => {
-                    return Error::Lost {
-                        lease: self.name.clone(),
-                        holder,
-                    };
+                    return Error::Lost { lease: self.name.clone(), holder };
                 }
                 // The next attempt would come too late.
                 Err(error) if Instant::now() + self.period() >= end => {
@@ -246,23 +203,13 @@ mod tests {
             ..LeaseSpec::default()
         };
         let check = |spec: Option<LeaseSpec>, unchanged, expect| {
-            assert_eq!(
-                decide(spec.as_ref(), "me", Duration::from_secs(unchanged)),
-                expect
-            )
+            assert_eq!(decide(spec.as_ref(), "me", Duration::from_secs(unchanged)), expect)
         };
         check(None, 0, Move::Create);
         check(Some(spec("me")), 0, Move::Renew);
         check(Some(spec("")), 0, Move::Take(5));
         check(Some(spec("other")), 14, Move::Wait);
         check(Some(spec("other")), 15, Move::Take(5));
-        check(
-            Some(LeaseSpec {
-                lease_duration_seconds: None,
-                ..spec("other")
-            }),
-            0,
-            Move::Take(5),
-        );
+        check(Some(LeaseSpec { lease_duration_seconds: None, ..spec("other") }), 0, Move::Take(5));
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::status::Written;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,9 @@ const CONTROLLER: &str = "singularityimage";
 const RESULTS: [&str; 2] = ["success", "error"];
 
 /// Seconds: a reconcile is a few requests to the API server and the store.
-const RECONCILE_BUCKETS: [f64; 12] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const RECONCILE_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Seconds: a build takes from under one (layers in the cache) up to spec.build.timeout, an hour by default.
-const BUILD_BUCKETS: [f64; 12] = [
-    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
-];
+const BUILD_BUCKETS: [f64; 12] = [0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 pub(crate) struct Metrics {
     registry: Registry,
@@ -67,12 +62,7 @@ impl Reconciles {
                 &["controller"],
                 &RECONCILE_BUCKETS,
             )?,
-            active: gauges(
-                registry,
-                "controller_runtime_active_workers",
-                "Reconciles that run.",
-                &["controller"],
-            )?,
+            active: gauges(registry, "controller_runtime_active_workers", "Reconciles that run.", &["controller"])?,
         };
         reconciles.errors.with_label_values(&[CONTROLLER]).reset();
         for result in RESULTS {
@@ -86,18 +76,8 @@ impl Reconciles {
 impl Queue {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let queue = Self {
-            resolves: counter(
-                registry,
-                "siforge_resolves_total",
-                "References resolved, by result.",
-                &["result"],
-            )?,
-            builds: counter(
-                registry,
-                "siforge_builds_total",
-                "Builds ended, by result.",
-                &["result"],
-            )?,
+            resolves: counter(registry, "siforge_resolves_total", "References resolved, by result.", &["result"])?,
+            builds: counter(registry, "siforge_builds_total", "Builds ended, by result.", &["result"])?,
             build_seconds: histogram(
                 registry,
                 "siforge_build_duration_seconds",
@@ -106,11 +86,7 @@ impl Queue {
                 &BUILD_BUCKETS,
             )?,
             running: gauge(registry, "siforge_builds_running", "Builds that run.")?,
-            queued: gauge(
-                registry,
-                "siforge_builds_queued",
-                "Objects that wait for a free builder.",
-            )?,
+            queued: gauge(registry, "siforge_builds_queued", "Objects that wait for a free builder.")?,
         };
         for result in RESULTS {
             queue.resolves.with_label_values(&[result]).reset();
@@ -139,26 +115,14 @@ impl Metrics {
 
     /// Counts a reconcile as active until the guard goes.
     pub(crate) fn reconcile(&self) -> Measured<'_> {
-        self.reconciles
-            .active
-            .with_label_values(&[CONTROLLER])
-            .inc();
-        Measured {
-            metrics: self,
-            started: Instant::now(),
-        }
+        self.reconciles.active.with_label_values(&[CONTROLLER]).inc();
+        Measured { metrics: self, started: Instant::now() }
     }
 
     pub(crate) fn reconciled(&self, ok: bool) {
-        self.reconciles
-            .total
-            .with_label_values(&[CONTROLLER, result(ok)])
-            .inc();
+        self.reconciles.total.with_label_values(&[CONTROLLER, result(ok)]).inc();
         if !ok {
-            self.reconciles
-                .errors
-                .with_label_values(&[CONTROLLER])
-                .inc();
+            self.reconciles.errors.with_label_values(&[CONTROLLER]).inc();
         }
     }
 
@@ -168,19 +132,12 @@ impl Metrics {
 
     pub(crate) fn built(&self, ok: bool, took: Duration) {
         self.queue.builds.with_label_values(&[result(ok)]).inc();
-        self.queue
-            .build_seconds
-            .with_label_values(&[result(ok)])
-            .observe(took.as_secs_f64());
+        self.queue.build_seconds.with_label_values(&[result(ok)]).observe(took.as_secs_f64());
     }
 
     pub(crate) fn queue(&self, running: usize, queued: usize) {
-        self.queue
-            .running
-            .set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.queue
-            .queued
-            .set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.queue.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.queue.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn patched(&self, written: Written) {
@@ -215,10 +172,7 @@ impl Drop for Measured<'_> {
     fn drop(&mut self) {
         let reconciles = &self.metrics.reconciles;
         reconciles.active.with_label_values(&[CONTROLLER]).dec();
-        reconciles
-            .seconds
-            .with_label_values(&[CONTROLLER])
-            .observe(self.started.elapsed().as_secs_f64());
+        reconciles.seconds.with_label_values(&[CONTROLLER]).observe(self.started.elapsed().as_secs_f64());
     }
 }
 
@@ -227,23 +181,13 @@ fn result(ok: bool) -> &'static str {
     if ok { success } else { error }
 }
 
-fn counter(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
     let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
@@ -262,10 +206,7 @@ fn histogram(
     labels: &[&str],
     buckets: &[f64],
 ) -> Result<HistogramVec, prometheus::Error> {
-    let metric = HistogramVec::new(
-        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-        labels,
-    )?;
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
@@ -288,10 +229,7 @@ mod tests {
             r#"siforge_builds_total{result="success"} 1"#,
             "siforge_builds_running 0",
         ] {
-            assert!(
-                text.lines().any(|have| have == line),
-                "{line} is missing in\n{text}"
-            );
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
         }
     }
 }

@@ -41,46 +41,27 @@ pub(crate) struct Stored {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("reading the {kind} {namespace}/{name}")]
-    Read {
-        kind: &'static str,
-        namespace: String,
-        name: String,
-        source: Box<kube::Error>,
-    },
+    Read { kind: &'static str, namespace: String, name: String, source: Box<kube::Error> },
     #[error("listing the namespaces with the labels {selector}")]
-    Select {
-        selector: String,
-        source: Box<kube::Error>,
-    },
+    Select { selector: String, source: Box<kube::Error> },
 }
 
-pub(crate) async fn observe(
-    context: &Context,
-    object: &SingularityImage,
-) -> Result<Observed, Error> {
+pub(crate) async fn observe(context: &Context, object: &SingularityImage) -> Result<Observed, Error> {
     let namespace = object.namespace().unwrap_or_default();
     let names = names(&object.spec);
     // Before reading, so that a change between reading and registering wakes too.
-    context
-        .interest
-        .set(&ObjectRef::from(object), names.things(&namespace));
+    context.interest.set(&ObjectRef::from(object), names.things(&namespace));
 
     let mut secrets = BTreeMap::new();
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.secrets {
-        let found = api
-            .get_opt(&name)
-            .await
-            .map_err(unread("Secret", &namespace, &name))?;
+        let found = api.get_opt(&name).await.map_err(unread("Secret", &namespace, &name))?;
         secrets.insert(name, found);
     }
     let mut config_maps = BTreeMap::new();
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
     for name in names.config_maps {
-        let found = api
-            .get_opt(&name)
-            .await
-            .map_err(unread("ConfigMap", &namespace, &name))?;
+        let found = api.get_opt(&name).await.map_err(unread("ConfigMap", &namespace, &name))?;
         config_maps.insert(name, found);
     }
     let namespaces = match names.selector {
@@ -89,28 +70,11 @@ pub(crate) async fn observe(
     };
     let stored = stored(&context.store, &namespace, &object.name_any()).await;
     let (worked_for, work) = context.queue.look(&object.uid().unwrap_or_default());
-    Ok(Observed {
-        secrets,
-        config_maps,
-        namespaces,
-        stored,
-        worked_for,
-        work,
-        now: Timestamp::now(),
-    })
+    Ok(Observed { secrets, config_maps, namespaces, stored, worked_for, work, now: Timestamp::now() })
 }
 
-fn unread<'a>(
-    kind: &'static str,
-    namespace: &'a str,
-    name: &'a str,
-) -> impl FnOnce(kube::Error) -> Error + 'a {
-    move |source| Error::Read {
-        kind,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        source: Box::new(source),
-    }
+fn unread<'a>(kind: &'static str, namespace: &'a str, name: &'a str) -> impl FnOnce(kube::Error) -> Error + 'a {
+    move |source| Error::Read { kind, namespace: namespace.to_owned(), name: name.to_owned(), source: Box::new(source) }
 }
 
 async fn selected(context: &Context, selector: &Selector) -> Result<Vec<String>, Error> {
@@ -118,10 +82,7 @@ async fn selected(context: &Context, selector: &Selector) -> Result<Vec<String>,
     let list = api
         .list_metadata(&ListParams::default().labels_from(selector))
         .await
-        .map_err(|source| Error::Select {
-            selector: selector.to_string(),
-            source: Box::new(source),
-        })?;
+        .map_err(|source| Error::Select { selector: selector.to_string(), source: Box::new(source) })?;
     let mut names: Vec<_> = list.items.iter().map(ResourceExt::name_any).collect();
     names.sort_unstable();
     Ok(names)
@@ -136,11 +97,7 @@ pub(crate) async fn stored(store: &Store, namespace: &str, name: &str) -> Result
             Some(current) => store.open_artifact(&current.digest)?.is_some(),
             None => false,
         };
-        Ok(Stored {
-            history: store.history(&namespace, &name)?,
-            current,
-            artifact,
-        })
+        Ok(Stored { history: store.history(&namespace, &name)?, current, artifact })
     };
     crate::apply::blocking(read).await
 }
@@ -154,18 +111,13 @@ struct Names {
 
 impl Names {
     fn things(&self, namespace: &str) -> HashSet<Thing> {
-        let secrets = self.secrets.iter().map(|name| Thing::Secret {
-            namespace: namespace.to_owned(),
-            name: name.clone(),
-        });
-        let config_maps = self.config_maps.iter().map(|name| Thing::ConfigMap {
-            namespace: namespace.to_owned(),
-            name: name.clone(),
-        });
-        secrets
-            .chain(config_maps)
-            .chain(self.selector.is_some().then_some(Thing::Namespaces))
-            .collect()
+        let secrets =
+            self.secrets.iter().map(|name| Thing::Secret { namespace: namespace.to_owned(), name: name.clone() });
+        let config_maps = self
+            .config_maps
+            .iter()
+            .map(|name| Thing::ConfigMap { namespace: namespace.to_owned(), name: name.clone() });
+        secrets.chain(config_maps).chain(self.selector.is_some().then_some(Thing::Namespaces)).collect()
     }
 }
 
@@ -173,25 +125,14 @@ impl Names {
 fn names(spec: &SingularityImageSpec) -> Names {
     let mut names = Names::default();
     if let Some(docker) = &spec.source.docker {
-        names
-            .secrets
-            .extend(docker.pull_secrets.iter().map(|secret| secret.name.clone()));
+        names.secrets.extend(docker.pull_secrets.iter().map(|secret| secret.name.clone()));
         let bundle = docker.tls.as_ref().and_then(|tls| tls.ca_bundle.as_ref());
-        names.secrets.extend(
-            bundle
-                .and_then(|bundle| bundle.secret_key_ref.as_ref())
-                .map(|key| key.name.clone()),
-        );
-        names.config_maps.extend(
-            bundle
-                .and_then(|bundle| bundle.config_map_key_ref.as_ref())
-                .map(|key| key.name.clone()),
-        );
+        names.secrets.extend(bundle.and_then(|bundle| bundle.secret_key_ref.as_ref()).map(|key| key.name.clone()));
+        names
+            .config_maps
+            .extend(bundle.and_then(|bundle| bundle.config_map_key_ref.as_ref()).map(|key| key.name.clone()));
     }
-    let access = spec
-        .access
-        .as_ref()
-        .and_then(|access| access.namespaces.as_ref());
+    let access = spec.access.as_ref().and_then(|access| access.namespaces.as_ref());
     names.selector = access
         .filter(|access| access.from == AccessFrom::Selector)
         .and_then(|access| access.selector.clone())
@@ -216,10 +157,7 @@ mod tests {
         let names = names(&spec.unwrap());
         assert_eq!(names.secrets.iter().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(names.config_maps.iter().collect::<Vec<_>>(), ["ca"]);
-        assert_eq!(
-            names.selector.as_ref().map(ToString::to_string).as_deref(),
-            Some("team=lab")
-        );
+        assert_eq!(names.selector.as_ref().map(ToString::to_string).as_deref(), Some("team=lab"));
         assert_eq!(names.things("lab").len(), 4);
     }
 }

@@ -91,38 +91,22 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn new(steps: Vec<Step>, outlook: Outlook, wake_after: Option<Duration>) -> Self {
-        Self {
-            steps,
-            outlook,
-            wake_after,
-        }
+        Self { steps, outlook, wake_after }
     }
 
     /// For what fails before anything could be planned. When only a change helps, nothing goes on meanwhile.
     pub(crate) fn unready(failure: &Failure, seed: u64, now: Timestamp) -> Self {
         match failure.delay(1, seed) {
             Some(delay) => Self::retry(Stage::Inputs, failure.clone(), after(now, delay), now),
-            None => Self {
-                steps: vec![Step::Forget],
-                ..Self::retry(Stage::Inputs, failure.clone(), None, now)
-            },
+            None => Self { steps: vec![Step::Forget], ..Self::retry(Stage::Inputs, failure.clone(), None, now) },
         }
     }
 
     /// For a step that failed.
-    pub(crate) fn retry(
-        stage: Stage,
-        failure: Failure,
-        next: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn retry(stage: Stage, failure: Failure, next: Option<Timestamp>, now: Timestamp) -> Self {
         Self::new(
             vec![],
-            Outlook::Failed {
-                stage,
-                failure,
-                next,
-            },
+            Outlook::Failed { stage, failure, next },
             next.map(|next| until(next, now).unwrap_or_default()),
         )
     }
@@ -138,53 +122,27 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
     }
     match &facts.work {
         // begin() was for idle.
-        Work::Idle | Work::Resolving => {
-            Plan::new(vec![], working(None, BuildPhase::Resolving, facts), None)
-        }
+        Work::Idle | Work::Resolving => Plan::new(vec![], working(None, BuildPhase::Resolving, facts), None),
         Work::Found(found) => compare(facts, found),
-        Work::Queued(found) => Plan::new(
-            vec![],
-            working(Some(found), BuildPhase::Queued, facts),
-            None,
-        ),
-        Work::Building(found, progress) => Plan::new(
-            vec![],
-            Outlook::Working {
-                found: Some(found.clone()),
-                progress: progress.clone(),
-            },
-            None,
-        ),
+        Work::Queued(found) => Plan::new(vec![], working(Some(found), BuildPhase::Queued, facts), None),
+        Work::Building(found, progress) => {
+            Plan::new(vec![], Outlook::Working { found: Some(found.clone()), progress: progress.clone() }, None)
+        }
         Work::Built(found, sif) => match says(facts, found) {
             Some(published) if published == sif => settled(facts, found),
             _ => publish(facts, found, sif),
         },
-        Work::Failed {
-            at,
-            stage,
-            failure,
-            next,
-        } => failed(facts, *at, *stage, failure, *next),
+        Work::Failed { at, stage, failure, next } => failed(facts, *at, *stage, failure, *next),
     }
 }
 
 /// Nothing is known for this ask: after a restart or a change. What is resolved once and published needs no second answer.
 fn begin(facts: &Facts) -> Plan {
     let once = facts.interval.is_none();
-    if once
-        && facts.was_ready
-        && facts
-            .published
-            .as_ref()
-            .is_some_and(|published| published.access == facts.access)
-    {
+    if once && facts.was_ready && facts.published.as_ref().is_some_and(|published| published.access == facts.access) {
         return Plan::new(vec![], Outlook::Settled(None), None);
     }
-    Plan::new(
-        vec![Step::Resolve],
-        working(None, BuildPhase::Resolving, facts),
-        None,
-    )
+    Plan::new(vec![Step::Resolve], working(None, BuildPhase::Resolving, facts), None)
 }
 
 fn compare(facts: &Facts, found: &Found) -> Plan {
@@ -193,20 +151,15 @@ fn compare(facts: &Facts, found: &Found) -> Plan {
     }
     match &facts.published {
         Some(published) if published.key == found.key => publish(facts, found, &published.sif),
-        _ => Plan::new(
-            vec![Step::Build],
-            working(Some(found), BuildPhase::Queued, facts),
-            None,
-        ),
+        _ => Plan::new(vec![Step::Build], working(Some(found), BuildPhase::Queued, facts), None),
     }
 }
 
 /// The artifact, if the ref says all that it should.
 fn says<'a>(facts: &'a Facts, found: &Found) -> Option<&'a Sif> {
     let published = facts.published.as_ref()?;
-    let same = published.key == found.key
-        && published.reference == found.reference
-        && published.manifest == found.manifest;
+    let same =
+        published.key == found.key && published.reference == found.reference && published.manifest == found.manifest;
     (same && published.access == facts.access).then_some(&published.sif)
 }
 
@@ -216,11 +169,7 @@ fn publish(facts: &Facts, found: &Found, sif: &Sif) -> Plan {
         Due::In(left) => Some(left),
         Due::Never => None,
     };
-    Plan::new(
-        vec![Step::Publish(found.clone(), sif.clone())],
-        Outlook::Settled(Some(found.clone())),
-        wake,
-    )
+    Plan::new(vec![Step::Publish(found.clone(), sif.clone())], Outlook::Settled(Some(found.clone())), wake)
 }
 
 fn settled(facts: &Facts, found: &Found) -> Plan {
@@ -229,18 +178,8 @@ fn settled(facts: &Facts, found: &Found) -> Plan {
 }
 
 /// A failure that may pass is tried again at its time; one that stalls, at the interval, as a moved tag would be.
-fn failed(
-    facts: &Facts,
-    at: Timestamp,
-    stage: Stage,
-    failure: &Failure,
-    next: Option<Timestamp>,
-) -> Plan {
-    let outlook = Outlook::Failed {
-        stage,
-        failure: failure.clone(),
-        next,
-    };
+fn failed(facts: &Facts, at: Timestamp, stage: Stage, failure: &Failure, next: Option<Timestamp>) -> Plan {
+    let outlook = Outlook::Failed { stage, failure: failure.clone(), next };
     let due = match next {
         Some(next) => until(next, facts.now).map_or(Due::Now, Due::In),
         None => due(facts, at),
@@ -278,13 +217,7 @@ fn working(found: Option<&Found>, phase: BuildPhase, facts: &Facts) -> Outlook {
     let bytes_total = found.map_or(0, |found| found.bytes);
     Outlook::Working {
         found: found.cloned(),
-        progress: Progress {
-            phase,
-            bytes_done: 0,
-            bytes_total,
-            percent: 0,
-            started_at: facts.now,
-        },
+        progress: Progress { phase, bytes_done: 0, bytes_total, percent: 0, started_at: facts.now },
     }
 }
 
@@ -299,9 +232,7 @@ fn after(from: Timestamp, delay: Duration) -> Option<Timestamp> {
 
 /// None when it is over.
 fn until(then: Timestamp, now: Timestamp) -> Option<Duration> {
-    Duration::try_from(then.duration_since(now))
-        .ok()
-        .filter(|left| !left.is_zero())
+    Duration::try_from(then.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
 
 #[cfg(test)]

@@ -48,9 +48,9 @@ impl Owner {
     /// A number that tells objects apart, the same after a restart.
     pub(crate) fn seed(&self) -> u64 {
         // FNV-1a: spreading delays needs no more.
-        self.uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        self.uid
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -98,24 +98,12 @@ impl Queue {
         metrics: Arc<Metrics>,
     ) -> Self {
         let state = Mutex::default();
-        Self {
-            inner: Arc::new(Inner {
-                state,
-                resolvers: Semaphore::new(RESOLVERS),
-                workers,
-                store,
-                wake,
-                metrics,
-            }),
-        }
+        Self { inner: Arc::new(Inner { state, resolvers: Semaphore::new(RESOLVERS), workers, store, wake, metrics }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it half-changed; a poisoned lock must not stop all later reconciles.
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self, owner: &Owner) {
@@ -183,11 +171,7 @@ impl Queue {
 
     fn resolved(&self, uid: &str, turn: u64, answer: Result<Found, Failure>) {
         let mut state = self.state();
-        let Some(entry) = state
-            .entries
-            .get_mut(uid)
-            .filter(|entry| entry.turn == Some(turn))
-        else {
+        let Some(entry) = state.entries.get_mut(uid).filter(|entry| entry.turn == Some(turn)) else {
             return;
         };
         entry.turn = None;
@@ -236,12 +220,7 @@ impl Queue {
             let Some(uid) = state.waiting.pop() else {
                 break;
             };
-            let Some(Entry {
-                work: Work::Queued(found),
-                job: Some(job),
-                ..
-            }) = state.entries.get(&uid)
-            else {
+            let Some(Entry { work: Work::Queued(found), job: Some(job), .. }) = state.entries.get(&uid) else {
                 continue;
             };
             let (key, job) = (found.key, job.clone());
@@ -250,10 +229,10 @@ impl Queue {
                 board(&mut state, &uid, &key);
                 continue;
             }
-            let State {
-                waiting, entries, ..
-            } = &mut *state;
-            let same = waiting.take(|other| matches!(entries.get(other), Some(Entry { work: Work::Queued(found), .. }) if found.key == key));
+            let State { waiting, entries, .. } = &mut *state;
+            let same = waiting.take(
+                |other| matches!(entries.get(other), Some(Entry { work: Work::Queued(found), .. }) if found.key == key),
+            );
             let mut flight = Flight::new(&uid, job.limits(), Timestamp::now());
             same.iter().for_each(|member| flight.join(member));
             let progress = flight.watch();
@@ -265,13 +244,9 @@ impl Queue {
             });
             flight.started(task.abort_handle());
             state.flights.insert(key, flight);
-            std::iter::once(&uid)
-                .chain(&same)
-                .for_each(|member| board(&mut state, member, &key));
+            std::iter::once(&uid).chain(&same).for_each(|member| board(&mut state, member, &key));
         }
-        self.inner
-            .metrics
-            .queue(state.flights.len(), state.waiting.len());
+        self.inner.metrics.queue(state.flights.len(), state.waiting.len());
     }
 
     fn landed(&self, key: &Digest, result: Result<Sif, Failure>) {
@@ -279,9 +254,7 @@ impl Queue {
         let Some(flight) = state.flights.remove(key) else {
             return;
         };
-        self.inner
-            .metrics
-            .built(result.is_ok(), flight.elapsed(Timestamp::now()));
+        self.inner.metrics.built(result.is_ok(), flight.elapsed(Timestamp::now()));
         for uid in flight.members() {
             let Some(entry) = state.entries.get_mut(uid) else {
                 continue;
@@ -295,13 +268,7 @@ impl Queue {
                     entry.failures = 0;
                     entry.work = Work::Built(found, sif.clone());
                 }
-                Err(failure)
-                    if concerns(
-                        failure,
-                        flight.is_leader(uid),
-                        entry.limits() == Some(flight.limits()),
-                    ) =>
-                {
+                Err(failure) if concerns(failure, flight.is_leader(uid), entry.limits() == Some(flight.limits())) => {
                     entry.fail(Stage::Build, failure.clone(), Timestamp::now());
                 }
                 Err(_) => {
@@ -318,10 +285,7 @@ impl Queue {
 
     /// Publishing failed; tells when it is tried again.
     pub(crate) fn unpublished(&self, uid: &str, failure: Failure) -> Option<Timestamp> {
-        self.state()
-            .entries
-            .get_mut(uid)
-            .and_then(|entry| entry.fail(Stage::Publish, failure, Timestamp::now()))
+        self.state().entries.get_mut(uid).and_then(|entry| entry.fail(Stage::Publish, failure, Timestamp::now()))
     }
 
     /// The next failure is the first again.
@@ -355,23 +319,13 @@ impl Queue {
     }
 
     fn wake_uid(&self, uid: &str) {
-        if let Some(owner) = self
-            .state()
-            .entries
-            .get(uid)
-            .map(|entry| entry.owner.clone())
-        {
+        if let Some(owner) = self.state().entries.get(uid).map(|entry| entry.owner.clone()) {
             self.wake(&owner);
         }
     }
 
     fn wake_members(&self, key: &Digest) {
-        let members = self
-            .state()
-            .flights
-            .get(key)
-            .map(|flight| flight.members().to_vec())
-            .unwrap_or_default();
+        let members = self.state().flights.get(key).map(|flight| flight.members().to_vec()).unwrap_or_default();
         members.iter().for_each(|uid| self.wake_uid(uid));
     }
 }
@@ -382,12 +336,7 @@ impl Entry {
         let next = failure
             .delay(self.failures, self.owner.seed())
             .and_then(|delay| at.checked_add(SignedDuration::try_from(delay).ok()?).ok());
-        self.work = Work::Failed {
-            at,
-            stage,
-            failure,
-            next,
-        };
+        self.work = Work::Failed { at, stage, failure, next };
         next
     }
 
@@ -400,10 +349,7 @@ impl Entry {
 /// credentials and connection are the leader's.
 fn concerns(failure: &Failure, leader: bool, same_limits: bool) -> bool {
     let in_the_bytes = failure.reaction == Reaction::Stalled
-        && matches!(
-            failure.reason,
-            Reason::BuildFailed | Reason::SourceInvalid | Reason::DigestMismatch
-        );
+        && matches!(failure.reason, Reason::BuildFailed | Reason::SourceInvalid | Reason::DigestMismatch);
     leader || (in_the_bytes && same_limits)
 }
 

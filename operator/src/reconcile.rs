@@ -31,10 +31,7 @@ pub(crate) enum Error {
     Finalizer(#[source] Box<FinalizerError<Error>>),
 }
 
-pub(crate) async fn reconcile(
-    object: Arc<SingularityImage>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
+pub(crate) async fn reconcile(object: Arc<SingularityImage>, context: Arc<Context>) -> Result<Action, Error> {
     let _measured = context.metrics.reconcile();
     let owner = owner(&object);
     let api = context.api(&object);
@@ -53,32 +50,19 @@ pub(crate) async fn reconcile(
     })
 }
 
-async fn converge(
-    context: &Context,
-    object: &SingularityImage,
-    owner: &Owner,
-) -> Result<Action, Error> {
+async fn converge(context: &Context, object: &SingularityImage, owner: &Owner) -> Result<Action, Error> {
     let observed = observe::observe(context, object).await?;
     let ready = validate::validate(&object.spec).and_then(|spec| inputs::gather(spec, &observed));
     let ask = ask(object, ready.as_ref().ok());
     let plan = match (&ready, &observed.stored) {
         _ if object.spec.suspend => Plan::suspended(),
         (Err(failure), _) | (_, Err(failure)) => Plan::unready(failure, owner.seed(), observed.now),
-        (Ok(ready), Ok(stored)) => {
-            plan::plan(&facts(object, owner, &ask, ready, &observed, stored))
-        }
+        (Ok(ready), Ok(stored)) => plan::plan(&facts(object, owner, &ask, ready, &observed, stored)),
     };
     let before = observed.stored.clone().unwrap_or_default();
     let applied = apply::apply(context, owner, &ask, &plan, ready.as_ref().ok(), before).await;
     let plan = applied.failed.unwrap_or(plan);
-    let status = project(
-        context,
-        object,
-        &plan.outlook,
-        &applied.stored,
-        ready.as_ref().ok(),
-        observed.now,
-    );
+    let status = project(context, object, &plan.outlook, &applied.stored, ready.as_ref().ok(), observed.now);
     report(context, object, &plan, &status).await
 }
 
@@ -94,9 +78,7 @@ fn ask(object: &SingularityImage, ready: Option<&Ready>) -> Ask {
     Ask {
         generation: object.metadata.generation.unwrap_or_default(),
         reconcile_at: object.annotations().get(RECONCILE_AT).cloned(),
-        inputs: ready
-            .map(|ready| ready.versions.clone())
-            .unwrap_or_default(),
+        inputs: ready.map(|ready| ready.versions.clone()).unwrap_or_default(),
     }
 }
 
@@ -109,20 +91,13 @@ fn facts(
     stored: &Stored,
 ) -> Facts {
     let status = object.status.as_ref();
-    let published = stored
-        .current
-        .as_ref()
-        .filter(|_| stored.artifact)
-        .map(|current| Published {
-            reference: current.source.reference.clone(),
-            manifest: current.source.digest,
-            key: current.source.recipe,
-            sif: Sif {
-                digest: current.digest,
-                size: current.size,
-            },
-            access: current.access.clone(),
-        });
+    let published = stored.current.as_ref().filter(|_| stored.artifact).map(|current| Published {
+        reference: current.source.reference.clone(),
+        manifest: current.source.digest,
+        key: current.source.recipe,
+        sif: Sif { digest: current.digest, size: current.size },
+        access: current.access.clone(),
+    });
     Facts {
         ask: ask.clone(),
         worked_for: observed.worked_for.clone(),
@@ -131,8 +106,7 @@ fn facts(
         access: ready.access.clone(),
         published,
         was_ready: status.is_some_and(|status| {
-            status::was_published(status, ask.generation)
-                && status.last_handled_reconcile_at == ask.reconcile_at
+            status::was_published(status, ask.generation) && status.last_handled_reconcile_at == ask.reconcile_at
         }),
         seed: owner.seed(),
         now: observed.now,
@@ -148,10 +122,7 @@ fn project(
     now: Timestamp,
 ) -> SingularityImageStatus {
     status::project(&status::Input {
-        previous: object
-            .status
-            .as_ref()
-            .unwrap_or(&SingularityImageStatus::default()),
+        previous: object.status.as_ref().unwrap_or(&SingularityImageStatus::default()),
         generation: object.metadata.generation.unwrap_or_default(),
         reconcile_at: object.annotations().get(RECONCILE_AT).map(String::as_str),
         outlook,
@@ -175,10 +146,7 @@ async fn report(
     context.metrics.patched(written);
     if written == Written::Yes {
         let before = object.status.clone().unwrap_or_default();
-        context
-            .events
-            .publish(object, &events::of(&before, status, object.spec.suspend))
-            .await;
+        context.events.publish(object, &events::of(&before, status, object.spec.suspend)).await;
     }
     Ok(match (written, plan.wake_after) {
         (Written::Stale, wake) => Action::requeue(wake.unwrap_or(AGAIN).min(AGAIN)),

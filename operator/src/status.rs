@@ -45,27 +45,16 @@ pub(crate) struct Input<'a> {
 
 /// Whether `status` says that `generation` was published.
 pub(crate) fn was_published(status: &SingularityImageStatus, generation: i64) -> bool {
-    find(status, conditions::READY).is_some_and(|ready| {
-        ready.status == "True" && ready.observed_generation == Some(generation)
-    })
+    find(status, conditions::READY)
+        .is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation))
 }
 
 pub(crate) fn find<'a>(status: &'a SingularityImageStatus, kind: &str) -> Option<&'a Condition> {
-    status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == kind)
+    status.conditions.iter().find(|condition| condition.type_ == kind)
 }
 
 pub(crate) fn project(input: &Input<'_>) -> SingularityImageStatus {
-    let Input {
-        previous,
-        generation,
-        reconcile_at,
-        outlook,
-        stored,
-        ..
-    } = *input;
+    let Input { previous, generation, reconcile_at, outlook, stored, .. } = *input;
     let handled = !matches!(outlook, Outlook::Working { .. });
     let current = stored.current.as_ref().filter(|_| stored.artifact);
     SingularityImageStatus {
@@ -79,17 +68,9 @@ pub(crate) fn project(input: &Input<'_>) -> SingularityImageStatus {
         digest: current.map(|current| short(&current.digest.to_string())),
         size: current.map(|current| units::bytes(current.size)),
         source: source_of(input),
-        artifacts: current
-            .map(|current| artifact(input, current))
-            .into_iter()
-            .collect(),
+        artifacts: current.map(|current| artifact(input, current)).into_iter().collect(),
         build: build_of(outlook),
-        history: stored
-            .history
-            .iter()
-            .take(input.history + 1)
-            .map(history_entry)
-            .collect(),
+        history: stored.history.iter().take(input.history + 1).map(history_entry).collect(),
     }
 }
 
@@ -112,31 +93,20 @@ fn source_of(input: &Input<'_>) -> Option<SourceStatus> {
         Outlook::Failed { .. } | Outlook::Suspended => None,
     };
     match found {
-        Some(found) => Some(SourceStatus {
-            reference: found.reference.clone(),
-            digest: found.manifest.to_string(),
-        }),
+        Some(found) => Some(SourceStatus { reference: found.reference.clone(), digest: found.manifest.to_string() }),
         None => input.previous.source.clone(),
     }
 }
 
 fn artifact(input: &Input<'_>, current: &Ref) -> Artifact {
     let digest = current.digest.to_string();
-    let before = input
-        .previous
-        .artifacts
-        .iter()
-        .find(|before| before.digest == digest);
+    let before = input.previous.artifacts.iter().find(|before| before.digest == digest);
     let compression = match input.outlook {
         Outlook::Settled(_) => input.compression,
         _ => before.and_then(|before| before.compression),
     };
     let path = siforge_store::Layout::new(input.store_root).artifact(&current.digest);
-    let path = path
-        .strip_prefix(input.store_root)
-        .unwrap_or(&path)
-        .display()
-        .to_string();
+    let path = path.strip_prefix(input.store_root).unwrap_or(&path).display().to_string();
     Artifact {
         platform: current.platform.clone(),
         digest,
@@ -161,25 +131,18 @@ fn history_entry(revision: &Ref) -> HistoryEntry {
 fn build_of(outlook: &Outlook) -> Option<BuildStatus> {
     match outlook {
         Outlook::Working { progress, .. } => {
-            let moving = matches!(
-                progress.phase,
-                BuildPhase::Building | BuildPhase::Publishing
-            );
+            let moving = matches!(progress.phase, BuildPhase::Building | BuildPhase::Publishing);
             Some(BuildStatus {
                 phase: progress.phase,
                 bytes_done: moving.then(|| number(progress.bytes_done)),
                 bytes_total: moving.then(|| number(progress.bytes_total)),
                 percent: moving.then(|| i32::from(progress.percent)),
                 // Of an attempt that has not begun there is no beginning; the clock would also make every patch different.
-                started_at: moving
-                    .then(|| time(progress.started_at.as_second()))
-                    .flatten(),
+                started_at: moving.then(|| time(progress.started_at.as_second())).flatten(),
                 next_attempt: None,
             })
         }
-        Outlook::Failed {
-            next: Some(next), ..
-        } => Some(BuildStatus {
+        Outlook::Failed { next: Some(next), .. } => Some(BuildStatus {
             phase: BuildPhase::Waiting,
             next_attempt: time(next.as_second()),
             ..BuildStatus::default()
@@ -195,25 +158,13 @@ fn conditions_of(input: &Input<'_>) -> Vec<Condition> {
     let previous = input.previous;
     let published = was_published(previous, input.generation) && input.stored.current.is_some();
     let (ready, reconciling, stalled) = summary(input, published);
-    let wanted = [
-        (conditions::READY, ready),
-        (conditions::RECONCILING, reconciling),
-        (conditions::STALLED, stalled),
-    ];
-    let mut result: Vec<_> = wanted
-        .into_iter()
-        .filter_map(|(kind, wanted)| Some(condition(input, kind, wanted?)))
-        .collect();
+    let wanted = [(conditions::READY, ready), (conditions::RECONCILING, reconciling), (conditions::STALLED, stalled)];
+    let mut result: Vec<_> =
+        wanted.into_iter().filter_map(|(kind, wanted)| Some(condition(input, kind, wanted?))).collect();
     let details = details(input.outlook);
-    for kind in [
-        conditions::SOURCE_RESOLVED,
-        conditions::BUILT,
-        conditions::PUBLISHED,
-    ] {
+    for kind in [conditions::SOURCE_RESOLVED, conditions::BUILT, conditions::PUBLISHED] {
         match details.iter().find(|(detail, _)| *detail == kind) {
-            Some((_, wanted)) => {
-                result.extend(wanted.clone().map(|wanted| condition(input, kind, wanted)))
-            }
+            Some((_, wanted)) => result.extend(wanted.clone().map(|wanted| condition(input, kind, wanted))),
             // Not spoken of: what was true stays true, with the generation of which it was said.
             None => result.extend(find(previous, kind).cloned()),
         }
@@ -223,33 +174,19 @@ fn conditions_of(input: &Input<'_>) -> Vec<Condition> {
 
 /// Ready, Reconciling, Stalled.
 fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
-    let keep = || {
-        find(input.previous, conditions::READY)
-            .map(|ready| ("True", Reason::Succeeded, ready.message.clone()))
-    };
+    let keep =
+        || find(input.previous, conditions::READY).map(|ready| ("True", Reason::Succeeded, ready.message.clone()));
     match input.outlook {
-        Outlook::Settled(_) => (
-            Some(("True", Reason::Succeeded, published_message(input.stored))),
-            None,
-            None,
-        ),
+        Outlook::Settled(_) => (Some(("True", Reason::Succeeded, published_message(input.stored))), None, None),
         Outlook::Working { .. } | Outlook::Suspended if published => (keep(), None, None),
         Outlook::Suspended => (
-            Some((
-                "Unknown",
-                Reason::Suspended,
-                "spec.suspend is set: this generation is not published".to_owned(),
-            )),
+            Some(("Unknown", Reason::Suspended, "spec.suspend is set: this generation is not published".to_owned())),
             None,
             None,
         ),
         Outlook::Working { progress, .. } => {
             let (reason, message) = progress_message(progress);
-            (
-                Some(("Unknown", reason, message.clone())),
-                Some(("True", reason, message)),
-                None,
-            )
+            (Some(("Unknown", reason, message.clone())), Some(("True", reason, message)), None)
         }
         Outlook::Failed { failure, next, .. } => match failure.reaction {
             Reaction::Stalled => {
@@ -259,11 +196,7 @@ fn summary(input: &Input<'_>, published: bool) -> (Wanted, Wanted, Wanted) {
             Reaction::Waiting | Reaction::Transient { .. } if published => (keep(), None, None),
             Reaction::Waiting | Reaction::Transient { .. } => {
                 let message = with_next(failure, *next);
-                (
-                    Some(("Unknown", failure.reason, message.clone())),
-                    Some(("True", failure.reason, message)),
-                    None,
-                )
+                (Some(("Unknown", failure.reason, message.clone())), Some(("True", failure.reason, message)), None)
             }
         },
     }
@@ -282,19 +215,11 @@ fn published_message(stored: &Stored) -> String {
 }
 
 fn progress_message(progress: &Progress) -> (Reason, String) {
-    let amount = || {
-        format!(
-            "{} % of {}",
-            progress.percent,
-            units::bytes(progress.bytes_total)
-        )
-    };
+    let amount = || format!("{} % of {}", progress.percent, units::bytes(progress.bytes_total));
     match progress.phase {
         BuildPhase::Resolving => (Reason::Resolving, "resolving the reference".to_owned()),
         // Waiting is told of failures alone (build_of).
-        BuildPhase::Queued | BuildPhase::Waiting => {
-            (Reason::Queued, "waiting for a free builder".to_owned())
-        }
+        BuildPhase::Queued | BuildPhase::Waiting => (Reason::Queued, "waiting for a free builder".to_owned()),
         BuildPhase::Building => (Reason::Building, format!("building: {}", amount())),
         BuildPhase::Publishing => (Reason::Building, "publishing".to_owned()),
     }
@@ -302,11 +227,7 @@ fn progress_message(progress: &Progress) -> (Reason, String) {
 
 fn with_next(failure: &Failure, next: Option<Timestamp>) -> String {
     match next {
-        Some(next) => format!(
-            "{}; next attempt at {}",
-            failure.message,
-            next.strftime("%Y-%m-%dT%H:%M:%SZ")
-        ),
+        Some(next) => format!("{}; next attempt at {}", failure.message, next.strftime("%Y-%m-%dT%H:%M:%SZ")),
         None => failure.message.clone(),
     }
 }
@@ -315,10 +236,7 @@ fn with_next(failure: &Failure, next: Option<Timestamp>) -> String {
 fn details(outlook: &Outlook) -> Vec<(&'static str, Wanted)> {
     let resolved = |found: &Found| {
         let message = format!("{} is {}", found.reference, found.manifest);
-        (
-            conditions::SOURCE_RESOLVED,
-            Some(("True", Reason::Succeeded, message)),
-        )
+        (conditions::SOURCE_RESOLVED, Some(("True", Reason::Succeeded, message)))
     };
     let yes = |kind, message: &str| (kind, Some(("True", Reason::Succeeded, message.to_owned())));
     match outlook {
@@ -331,21 +249,11 @@ fn details(outlook: &Outlook) -> Vec<(&'static str, Wanted)> {
             all
         }
         Outlook::Working { found: None, .. } | Outlook::Suspended => vec![],
-        Outlook::Working {
-            found: Some(found),
-            progress,
-        } => {
+        Outlook::Working { found: Some(found), progress } => {
             let (reason, message) = progress_message(progress);
-            vec![
-                resolved(found),
-                (conditions::BUILT, Some(("False", reason, message))),
-            ]
+            vec![resolved(found), (conditions::BUILT, Some(("False", reason, message)))]
         }
-        Outlook::Failed {
-            stage,
-            failure,
-            next,
-        } => {
+        Outlook::Failed { stage, failure, next } => {
             let said = || Some(("False", failure.reason, with_next(failure, *next)));
             match stage {
                 Stage::Inputs => vec![],
@@ -357,11 +265,7 @@ fn details(outlook: &Outlook) -> Vec<(&'static str, Wanted)> {
     }
 }
 
-fn condition(
-    input: &Input<'_>,
-    kind: &str,
-    (status, reason, message): (&str, Reason, String),
-) -> Condition {
+fn condition(input: &Input<'_>, kind: &str, (status, reason, message): (&str, Reason, String)) -> Condition {
     let since = find(input.previous, kind)
         .filter(|before| before.status == status)
         .map(|before| before.last_transition_time.clone());
@@ -370,9 +274,7 @@ fn condition(
         status: status.to_owned(),
         reason: reason.as_str().to_owned(),
         message: cut(message),
-        last_transition_time: since
-            .or_else(|| time(input.now.as_second()))
-            .unwrap_or(Time(input.now)),
+        last_transition_time: since.or_else(|| time(input.now.as_second())).unwrap_or(Time(input.now)),
         observed_generation: Some(input.generation),
     }
 }
@@ -420,18 +322,9 @@ pub(crate) async fn write(
         "metadata": { "name": object.name_any(), "uid": object.uid(), "resourceVersion": object.resource_version() },
         "status": status,
     });
-    match api
-        .patch_status(
-            &object.name_any(),
-            &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(body),
-        )
-        .await
-    {
+    match api.patch_status(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await {
         Ok(_) => Ok(Written::Yes),
-        Err(kube::Error::Api(answer)) if answer.code == 409 || answer.code == 404 => {
-            Ok(Written::Stale)
-        }
+        Err(kube::Error::Api(answer)) if answer.code == 409 || answer.code == 404 => Ok(Written::Stale),
         Err(error) => Err(error),
     }
 }
@@ -441,10 +334,7 @@ fn only_progress(before: &SingularityImageStatus, after: &SingularityImageStatus
     let plain = |status: &SingularityImageStatus| {
         let mut plain = status.clone();
         let build = plain.build.take();
-        plain
-            .conditions
-            .iter_mut()
-            .for_each(|condition| condition.message.clear());
+        plain.conditions.iter_mut().for_each(|condition| condition.message.clear());
         (plain, build.map(|build| (build.phase, build.next_attempt)))
     };
     plain(before) == plain(after)
@@ -463,9 +353,7 @@ impl Limiter {
     pub(crate) fn try_take(&self, now: Instant) -> bool {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, last) = *bucket;
-        let passed = last.map_or(0.0, |last| {
-            now.saturating_duration_since(last).as_secs_f64()
-        });
+        let passed = last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
         let tokens = (tokens + passed * PATCHES_PER_SECOND).min(PATCHES_PER_SECOND);
         let taken = tokens >= 1.0;
         *bucket = (if taken { tokens - 1.0 } else { tokens }, Some(now));

@@ -40,16 +40,8 @@ fn stored() -> Stored {
         access: Access::default(),
         published_at: START,
     };
-    let current = Ref {
-        revision: 7,
-        generation: 1,
-        content,
-    };
-    Stored {
-        current: Some(current.clone()),
-        artifact: true,
-        history: vec![current],
-    }
+    let current = Ref { revision: 7, generation: 1, content };
+    Stored { current: Some(current.clone()), artifact: true, history: vec![current] }
 }
 
 struct Case {
@@ -64,10 +56,7 @@ struct Case {
 impl Case {
     fn first(outlook: Outlook) -> Self {
         Self {
-            previous: SingularityImageStatus {
-                observed_generation: Some(-1),
-                ..Default::default()
-            },
+            previous: SingularityImageStatus { observed_generation: Some(-1), ..Default::default() },
             generation: 1,
             reconcile_at: None,
             outlook,
@@ -78,17 +67,8 @@ impl Case {
 
     /// Generation 1 was published.
     fn after_publication(outlook: Outlook) -> Self {
-        let previous = Self {
-            stored: stored(),
-            ..Self::first(Outlook::Settled(Some(found())))
-        }
-        .status();
-        Self {
-            previous,
-            stored: stored(),
-            now: 200,
-            ..Self::first(outlook)
-        }
+        let previous = Self { stored: stored(), ..Self::first(Outlook::Settled(Some(found()))) }.status();
+        Self { previous, stored: stored(), now: 200, ..Self::first(outlook) }
     }
 
     fn status(&self) -> SingularityImageStatus {
@@ -108,16 +88,10 @@ impl Case {
     /// `Type=Status Reason`, in order; lower-case letters after `~` when the message must hold them.
     fn check(&self, name: &str, expect: &[&str]) {
         let status = self.status();
-        let have: Vec<_> = status
-            .conditions
-            .iter()
-            .map(|c| format!("{}={} {}", c.type_, c.status, c.reason))
-            .collect();
+        let have: Vec<_> = status.conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect();
         assert_eq!(have, expect, "{name}");
         assert_eq!(status.observed_generation, Some(self.generation), "{name}");
-        let both = ["Reconciling", "Stalled"]
-            .iter()
-            .all(|kind| find(&status, kind).is_some());
+        let both = ["Reconciling", "Stalled"].iter().all(|kind| find(&status, kind).is_some());
         assert!(!both, "{name}: Reconciling and Stalled together");
     }
 }
@@ -136,53 +110,31 @@ fn working(phase: BuildPhase, percent: u8, found: Option<Found>) -> Outlook {
 }
 
 fn failed(stage: Stage, failure: Failure, next: Option<i64>) -> Outlook {
-    Outlook::Failed {
-        stage,
-        failure,
-        next: next.map(at),
-    }
+    Outlook::Failed { stage, failure, next: next.map(at) }
 }
 
 fn down() -> Outlook {
     failed(
         Stage::Resolve,
-        Failure::transient(
-            Reason::RegistryUnavailable,
-            "resolving r/lab/cow:1: connection refused",
-        ),
+        Failure::transient(Reason::RegistryUnavailable, "resolving r/lab/cow:1: connection refused"),
         Some(130),
     )
 }
 
 fn unknown_tag() -> Outlook {
-    failed(
-        Stage::Resolve,
-        Failure::stalled(Reason::NotFound, "manifest unknown"),
-        None,
-    )
+    failed(Stage::Resolve, Failure::stalled(Reason::NotFound, "manifest unknown"), None)
 }
 
-const PUBLISHED: [&str; 4] = [
-    "Ready=True Succeeded",
-    "SourceResolved=True Succeeded",
-    "Built=True Succeeded",
-    "Published=True Succeeded",
-];
+const PUBLISHED: [&str; 4] =
+    ["Ready=True Succeeded", "SourceResolved=True Succeeded", "Built=True Succeeded", "Published=True Succeeded"];
 
 #[test]
 fn the_way_of_a_new_object() {
-    Case::first(working(BuildPhase::Resolving, 0, None)).check(
-        "resolving",
-        &["Ready=Unknown Resolving", "Reconciling=True Resolving"],
-    );
+    Case::first(working(BuildPhase::Resolving, 0, None))
+        .check("resolving", &["Ready=Unknown Resolving", "Reconciling=True Resolving"]);
     Case::first(working(BuildPhase::Queued, 0, Some(found()))).check(
         "queued",
-        &[
-            "Ready=Unknown Queued",
-            "Reconciling=True Queued",
-            "SourceResolved=True Succeeded",
-            "Built=False Queued",
-        ],
+        &["Ready=Unknown Queued", "Reconciling=True Queued", "SourceResolved=True Succeeded", "Built=False Queued"],
     );
     Case::first(working(BuildPhase::Building, 40, Some(found()))).check(
         "building",
@@ -193,32 +145,15 @@ fn the_way_of_a_new_object() {
             "Built=False Building",
         ],
     );
-    Case {
-        stored: stored(),
-        ..Case::first(Outlook::Settled(Some(found())))
-    }
-    .check("published", &PUBLISHED);
+    Case { stored: stored(), ..Case::first(Outlook::Settled(Some(found()))) }.check("published", &PUBLISHED);
 }
 
 #[test]
 fn failures_before_publication() {
-    Case::first(failed(
-        Stage::Inputs,
-        Failure::stalled(Reason::Unsupported, "x"),
-        None,
-    ))
-    .check(
-        "unsupported",
-        &["Ready=False Unsupported", "Stalled=True Unsupported"],
-    );
-    Case::first(unknown_tag()).check(
-        "unknown tag",
-        &[
-            "Ready=False NotFound",
-            "Stalled=True NotFound",
-            "SourceResolved=False NotFound",
-        ],
-    );
+    Case::first(failed(Stage::Inputs, Failure::stalled(Reason::Unsupported, "x"), None))
+        .check("unsupported", &["Ready=False Unsupported", "Stalled=True Unsupported"]);
+    Case::first(unknown_tag())
+        .check("unknown tag", &["Ready=False NotFound", "Stalled=True NotFound", "SourceResolved=False NotFound"]);
     Case::first(down()).check(
         "registry down",
         &[
@@ -227,45 +162,19 @@ fn failures_before_publication() {
             "SourceResolved=False RegistryUnavailable",
         ],
     );
-    Case::first(failed(
-        Stage::Inputs,
-        Failure::waiting(Reason::SecretNotFound, "x"),
-        None,
-    ))
-    .check(
-        "secret missing",
-        &[
-            "Ready=Unknown SecretNotFound",
-            "Reconciling=True SecretNotFound",
-        ],
-    );
-    Case::first(failed(
-        Stage::Build,
-        Failure::stalled(Reason::BuildFailed, "x"),
-        None,
-    ))
-    .check(
-        "bomb",
-        &[
-            "Ready=False BuildFailed",
-            "Stalled=True BuildFailed",
-            "Built=False BuildFailed",
-        ],
-    );
+    Case::first(failed(Stage::Inputs, Failure::waiting(Reason::SecretNotFound, "x"), None))
+        .check("secret missing", &["Ready=Unknown SecretNotFound", "Reconciling=True SecretNotFound"]);
+    Case::first(failed(Stage::Build, Failure::stalled(Reason::BuildFailed, "x"), None))
+        .check("bomb", &["Ready=False BuildFailed", "Stalled=True BuildFailed", "Built=False BuildFailed"]);
     Case::first(Outlook::Suspended).check("suspended", &["Ready=Unknown Suspended"]);
 }
 
 #[test]
 fn what_was_published_stays_ready() {
     Case::after_publication(Outlook::Settled(Some(found()))).check("same", &PUBLISHED);
-    let rebuild = [
-        "Ready=True Succeeded",
-        "SourceResolved=True Succeeded",
-        "Built=False Building",
-        "Published=True Succeeded",
-    ];
-    Case::after_publication(working(BuildPhase::Building, 40, Some(found())))
-        .check("moved tag", &rebuild);
+    let rebuild =
+        ["Ready=True Succeeded", "SourceResolved=True Succeeded", "Built=False Building", "Published=True Succeeded"];
+    Case::after_publication(working(BuildPhase::Building, 40, Some(found()))).check("moved tag", &rebuild);
     let unreachable = [
         "Ready=True Succeeded",
         "SourceResolved=False RegistryUnavailable",
@@ -293,10 +202,7 @@ fn a_new_generation_is_unknown_until_it_is_published() {
         "Built=True Succeeded",
         "Published=True Succeeded",
     ];
-    let case = Case {
-        generation: 2,
-        ..Case::after_publication(working(BuildPhase::Resolving, 0, None))
-    };
+    let case = Case { generation: 2, ..Case::after_publication(working(BuildPhase::Resolving, 0, None)) };
     case.check("new generation", &resolving);
     let status = case.status();
     assert_eq!(
@@ -312,11 +218,8 @@ fn a_new_generation_is_unknown_until_it_is_published() {
         "Built=True Succeeded",
         "Published=True Succeeded",
     ];
-    Case {
-        stored: Stored::default(),
-        ..Case::after_publication(working(BuildPhase::Resolving, 0, None))
-    }
-    .check("the ref is gone", &lost);
+    Case { stored: Stored::default(), ..Case::after_publication(working(BuildPhase::Resolving, 0, None)) }
+        .check("the ref is gone", &lost);
 }
 
 #[test]
@@ -324,20 +227,10 @@ fn columns_artifacts_and_history() {
     let status = Case::after_publication(Outlook::Settled(Some(found()))).status();
     assert_eq!(status.digest.as_deref(), Some("sha256:030303030303"));
     assert_eq!(status.size.as_deref(), Some("5.0 MiB"));
-    assert_eq!(
-        find(&status, "Ready").unwrap().message,
-        "published sha256:030303030303 (5.0 MiB) as revision 7"
-    );
+    assert_eq!(find(&status, "Ready").unwrap().message, "published sha256:030303030303 (5.0 MiB) as revision 7");
     let artifact = &status.artifacts[0];
-    assert_eq!(
-        (artifact.revision, artifact.size, artifact.compression),
-        (7, 5 << 20, Some(Compression::Zstd))
-    );
-    assert!(
-        artifact.path.starts_with("sif/sha256/03/"),
-        "{}",
-        artifact.path
-    );
+    assert_eq!((artifact.revision, artifact.size, artifact.compression), (7, 5 << 20, Some(Compression::Zstd)));
+    assert!(artifact.path.starts_with("sif/sha256/03/"), "{}", artifact.path);
     assert_eq!(status.history.len(), 1);
     assert_eq!(status.source.unwrap().digest, digest(1).to_string());
     assert_eq!(status.build, None);
@@ -346,24 +239,10 @@ fn columns_artifacts_and_history() {
 #[test]
 fn next_attempt_and_progress() {
     let build = Case::first(down()).status().build.unwrap();
-    assert_eq!(
-        (build.phase, build.next_attempt),
-        (BuildPhase::Waiting, Some(Time(at(130))))
-    );
-    assert!(
-        find(&Case::first(down()).status(), "Ready")
-            .unwrap()
-            .message
-            .contains("next attempt at 2027-01-15T")
-    );
-    let build = Case::first(working(BuildPhase::Building, 40, Some(found())))
-        .status()
-        .build
-        .unwrap();
-    assert_eq!(
-        (build.percent, build.bytes_done, build.bytes_total),
-        (Some(40), Some(40 << 10), Some(100 << 10))
-    );
+    assert_eq!((build.phase, build.next_attempt), (BuildPhase::Waiting, Some(Time(at(130)))));
+    assert!(find(&Case::first(down()).status(), "Ready").unwrap().message.contains("next attempt at 2027-01-15T"));
+    let build = Case::first(working(BuildPhase::Building, 40, Some(found()))).status().build.unwrap();
+    assert_eq!((build.percent, build.bytes_done, build.bytes_total), (Some(40), Some(40 << 10), Some(100 << 10)));
 }
 
 #[test]
@@ -374,28 +253,11 @@ fn transition_times_and_the_annotation() {
         Time(at(100)),
         "no transition, no new time"
     );
-    assert_eq!(
-        case.status(),
-        case.previous,
-        "nothing new, nothing to write"
-    );
-    let asked = Case {
-        reconcile_at: Some("x"),
-        ..case
-    };
-    assert_eq!(
-        asked.status().last_handled_reconcile_at.as_deref(),
-        Some("x")
-    );
-    let working = Case {
-        reconcile_at: Some("x"),
-        ..Case::after_publication(working(BuildPhase::Resolving, 0, None))
-    };
-    assert_eq!(
-        working.status().last_handled_reconcile_at,
-        None,
-        "not handled yet"
-    );
+    assert_eq!(case.status(), case.previous, "nothing new, nothing to write");
+    let asked = Case { reconcile_at: Some("x"), ..case };
+    assert_eq!(asked.status().last_handled_reconcile_at.as_deref(), Some("x"));
+    let working = Case { reconcile_at: Some("x"), ..Case::after_publication(working(BuildPhase::Resolving, 0, None)) };
+    assert_eq!(working.status().last_handled_reconcile_at, None, "not handled yet");
 }
 
 #[test]

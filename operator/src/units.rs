@@ -10,9 +10,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         let factor = match &rest[..unit] {
             "ms" => 0.001,
             "s" => 1.0,
@@ -24,16 +22,12 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         rest = &rest[unit..];
     }
     let written = !text.is_empty();
-    written
-        .then(|| Duration::try_from_secs_f64(seconds).ok())
-        .flatten()
+    written.then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
 }
 
 /// Kubernetes' quantity grammar without signs, exponents and fractions of a unit below one: bytes.
 pub(crate) fn quantity(text: &str) -> Option<u64> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let factor: u64 = match &text[end..] {
         "" => 1,
         "k" => 1_000,
@@ -75,9 +69,7 @@ pub(crate) fn bytes(size: u64) -> String {
 
 /// The beginning of `text`, at most `max` bytes, ending between characters.
 pub(crate) fn beginning(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }
 
@@ -87,13 +79,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        let check = |text, millis: Option<u64>| {
-            assert_eq!(
-                duration(text),
-                millis.map(Duration::from_millis),
-                "{text:?}"
-            )
-        };
+        let check =
+            |text, millis: Option<u64>| assert_eq!(duration(text), millis.map(Duration::from_millis), "{text:?}");
         check("0s", Some(0));
         check("1h", Some(3_600_000));
         check("1h30m", Some(5_400_000));

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use siforge_build::{Codec, Limits, Recipe};
 use siforge_crds::conditions::Reason;
 use siforge_crds::{
-    AccessNamespaces, AccessPosix, Build, Compression, DockerSource, From as AccessFrom, KeyRef,
-    SingularityImageSpec, Source, Tls,
+    AccessNamespaces, AccessPosix, Build, Compression, DockerSource, From as AccessFrom, KeyRef, SingularityImageSpec,
+    Source, Tls,
 };
 use siforge_oci::Platform;
 use siforge_reference::ImageRef;
@@ -91,41 +91,25 @@ pub(crate) fn validate(spec: &SingularityImageSpec) -> Result<Validated, Failure
         warm,
         suspend: _,
     } = spec;
-    refuse(
-        verify.is_some(),
-        "spec.verify: checking the source's signatures",
-    )?;
+    refuse(verify.is_some(), "spec.verify: checking the source's signatures")?;
     refuse(sign.is_some(), "spec.sign: signing the SIF")?;
-    refuse(
-        warm.is_some(),
-        "spec.warm: mounting the image ahead of need",
-    )?;
+    refuse(warm.is_some(), "spec.warm: mounting the image ahead of need")?;
     let docker = docker_source(source)?;
     let build = build.clone().unwrap_or_default();
-    refuse(
-        build.class.is_some(),
-        "spec.build.class: builds outside the operator",
-    )?;
+    refuse(build.class.is_some(), "spec.build.class: builds outside the operator")?;
     let access = access.clone().unwrap_or_default();
     Ok(Validated {
         reference: reference(&docker.reference)?,
         platform: platform(platforms)?,
-        pull_secrets: docker
-            .pull_secrets
-            .iter()
-            .map(|secret| secret.name.clone())
-            .collect(),
+        pull_secrets: docker.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
         transport: transport(docker.tls.as_ref())?,
         recipe: recipe(&build)?,
         limits: limits(&build)?,
         timeout: timeout(&build)?,
         interval: interval_of(interval)?,
         access: access_rules(access.namespaces.as_ref(), access.posix.as_ref())?,
-        history: usize::try_from(*revision_history_limit).map_err(|_| {
-            invalid(format!(
-                "spec.revisionHistoryLimit: {revision_history_limit} is negative"
-            ))
-        })?,
+        history: usize::try_from(*revision_history_limit)
+            .map_err(|_| invalid(format!("spec.revisionHistoryLimit: {revision_history_limit} is negative")))?,
     })
 }
 
@@ -144,49 +128,29 @@ fn invalid(message: String) -> Failure {
 }
 
 fn docker_source(source: &Source) -> Result<&DockerSource, Failure> {
-    let Source {
-        docker,
-        oras,
-        http,
-        archive,
-        definition,
-    } = source;
+    let Source { docker, oras, http, archive, definition } = source;
     refuse(oras.is_some(), "spec.source.oras: a SIF from a registry")?;
     refuse(http.is_some(), "spec.source.http: a SIF from a web server")?;
     refuse(archive.is_some(), "spec.source.archive: an image archive")?;
-    refuse(
-        definition.is_some(),
-        "spec.source.definition: a definition file",
-    )?;
+    refuse(definition.is_some(), "spec.source.definition: a definition file")?;
     docker.as_ref().ok_or_else(|| {
-        invalid(
-            "spec.source: exactly one of docker, oras, http, archive and definition must be set"
-                .to_owned(),
-        )
+        invalid("spec.source: exactly one of docker, oras, http, archive and definition must be set".to_owned())
     })
 }
 
 /// `docker://` is how the same image is written elsewhere, so it is let through here.
 fn reference(text: &str) -> Result<ImageRef, Failure> {
     let name = text.strip_prefix("docker://").unwrap_or(text);
-    name.parse().map_err(|error| {
-        Failure::stalled(
-            Reason::InvalidReference,
-            format!("spec.source.docker.reference: {error}"),
-        )
-    })
+    name.parse()
+        .map_err(|error| Failure::stalled(Reason::InvalidReference, format!("spec.source.docker.reference: {error}")))
 }
 
 fn platform(platforms: &[String]) -> Result<Platform, Failure> {
     match platforms {
-        [one] if one == "linux/amd64" => Ok(Platform {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            variant: None,
-        }),
-        [] => Err(invalid(
-            "spec.platforms: at least one platform must be named".to_owned(),
-        )),
+        [one] if one == "linux/amd64" => {
+            Ok(Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None })
+        }
+        [] => Err(invalid("spec.platforms: at least one platform must be named".to_owned())),
         others => Err(Failure::stalled(
             Reason::Unsupported,
             format!(
@@ -198,12 +162,7 @@ fn platform(platforms: &[String]) -> Result<Platform, Failure> {
 }
 
 fn transport(tls: Option<&Tls>) -> Result<Transport, Failure> {
-    let Some(Tls {
-        insecure_skip_verify,
-        plain_http,
-        ca_bundle,
-    }) = tls
-    else {
+    let Some(Tls { insecure_skip_verify, plain_http, ca_bundle }) = tls else {
         return Ok(Transport::default());
     };
     let ca = match ca_bundle {
@@ -211,30 +170,25 @@ fn transport(tls: Option<&Tls>) -> Result<Transport, Failure> {
         Some(bundle) => Some(match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
             (Some(key), None) => CaSource::ConfigMap(key.clone()),
             (None, Some(key)) => CaSource::Secret(key.clone()),
-            _ => return Err(invalid("spec.source.docker.tls.caBundle: exactly one of configMapKeyRef and secretKeyRef must be set".to_owned())),
+            _ => {
+                return Err(invalid(
+                    "spec.source.docker.tls.caBundle: exactly one of configMapKeyRef and secretKeyRef must be set"
+                        .to_owned(),
+                ));
+            }
         }),
     };
     if *plain_http && (*insecure_skip_verify || ca.is_some()) {
-        return Err(invalid(
-            "spec.source.docker.tls: plainHTTP excludes insecureSkipVerify and caBundle".to_owned(),
-        ));
+        return Err(invalid("spec.source.docker.tls: plainHTTP excludes insecureSkipVerify and caBundle".to_owned()));
     }
-    Ok(Transport {
-        plain_http: *plain_http,
-        insecure_skip_verify: *insecure_skip_verify,
-        ca,
-    })
+    Ok(Transport { plain_http: *plain_http, insecure_skip_verify: *insecure_skip_verify, ca })
 }
 
 fn recipe(build: &Build) -> Result<Recipe, Failure> {
     let default = Recipe::default();
     let codec = match (build.compression.unwrap_or(Compression::Zstd), build.level) {
-        (Compression::Zstd, level) => Codec::Zstd {
-            level: within("Zstd", level, 1..=22)?.unwrap_or(3),
-        },
-        (Compression::Gzip, level) => Codec::Gzip {
-            level: within("Gzip", level, 1..=12)?.unwrap_or(6),
-        },
+        (Compression::Zstd, level) => Codec::Zstd { level: within("Zstd", level, 1..=22)?.unwrap_or(3) },
+        (Compression::Gzip, level) => Codec::Gzip { level: within("Gzip", level, 1..=12)?.unwrap_or(6) },
         (other, _) => {
             return Err(Failure::stalled(
                 Reason::Unsupported,
@@ -250,24 +204,13 @@ fn recipe(build: &Build) -> Result<Recipe, Failure> {
             .filter(|size| size.is_power_of_two() && BLOCK_SIZES.contains(size))
             .and_then(|size| u32::try_from(size).ok())
             .ok_or_else(|| {
-                invalid(format!(
-                    "spec.build.blockSize: {:?} is not a power of two from 64Ki to 1Mi",
-                    quantity.0
-                ))
+                invalid(format!("spec.build.blockSize: {:?} is not a power of two from 64Ki to 1Mi", quantity.0))
             })?,
     };
-    Ok(Recipe {
-        codec,
-        block_size,
-        labels: build.labels.clone(),
-    })
+    Ok(Recipe { codec, block_size, labels: build.labels.clone() })
 }
 
-fn within(
-    codec: &str,
-    level: Option<i32>,
-    range: std::ops::RangeInclusive<i32>,
-) -> Result<Option<i32>, Failure> {
+fn within(codec: &str, level: Option<i32>, range: std::ops::RangeInclusive<i32>) -> Result<Option<i32>, Failure> {
     match level {
         Some(level) if !range.contains(&level) => Err(invalid(format!(
             "spec.build.level: {level} is not a level of {codec}: {} to {}",
@@ -284,9 +227,12 @@ fn limits(build: &Build) -> Result<Limits, Failure> {
         return Ok(limits);
     };
     if let Some(quantity) = &wanted.uncompressed_bytes {
-        limits.uncompressed_bytes = units::quantity(&quantity.0)
-            .filter(|bytes| *bytes > 0)
-            .ok_or_else(|| invalid(format!("spec.build.limits.uncompressedBytes: {:?} is not a number of bytes such as 100Gi", quantity.0)))?;
+        limits.uncompressed_bytes = units::quantity(&quantity.0).filter(|bytes| *bytes > 0).ok_or_else(|| {
+            invalid(format!(
+                "spec.build.limits.uncompressedBytes: {:?} is not a number of bytes such as 100Gi",
+                quantity.0
+            ))
+        })?;
     }
     if let Some(files) = wanted.files {
         limits.files = u64::try_from(files)
@@ -303,64 +249,42 @@ fn timeout(build: &Build) -> Result<Duration, Failure> {
     };
     units::duration(text)
         .filter(|timeout| !timeout.is_zero())
-        .ok_or_else(|| {
-            invalid(format!(
-                "spec.build.timeout: {text:?} is not a duration such as 30m"
-            ))
-        })
+        .ok_or_else(|| invalid(format!("spec.build.timeout: {text:?} is not a duration such as 30m")))
 }
 
 fn interval_of(text: &str) -> Result<Option<Duration>, Failure> {
-    let interval = units::duration(text).ok_or_else(|| {
-        invalid(format!(
-            "spec.interval: {text:?} is not a duration such as 1h"
-        ))
-    })?;
+    let interval = units::duration(text)
+        .ok_or_else(|| invalid(format!("spec.interval: {text:?} is not a duration such as 1h")))?;
     if interval.is_zero() {
         return Ok(None);
     }
     if interval < SHORTEST_INTERVAL {
-        return Err(invalid(format!(
-            "spec.interval: {text} is shorter than 1s; use 0s to resolve once"
-        )));
+        return Err(invalid(format!("spec.interval: {text} is shorter than 1s; use 0s to resolve once")));
     }
     Ok(Some(interval))
 }
 
-fn access_rules(
-    namespaces: Option<&AccessNamespaces>,
-    posix: Option<&AccessPosix>,
-) -> Result<AccessRules, Failure> {
+fn access_rules(namespaces: Option<&AccessNamespaces>, posix: Option<&AccessPosix>) -> Result<AccessRules, Failure> {
     let rule = match namespaces.map(|wanted| (wanted.from, &wanted.selector)) {
         None | Some((AccessFrom::Same, None)) => NamespaceRule::Same,
         Some((AccessFrom::All, None)) => NamespaceRule::All,
         Some((AccessFrom::Selector, Some(selector))) => NamespaceRule::Selector(selector.clone()),
         Some(_) => {
             return Err(invalid(
-                "spec.access.namespaces: selector goes with from: Selector, and only with it"
-                    .to_owned(),
+                "spec.access.namespaces: selector goes with from: Selector, and only with it".to_owned(),
             ));
         }
     };
     let ids = |field: &str, ids: &[i64]| -> Result<Vec<u32>, Failure> {
         ids.iter()
-            .map(|id| {
-                u32::try_from(*id)
-                    .map_err(|_| invalid(format!("spec.access.posix.{field}: {id} is no id")))
-            })
+            .map(|id| u32::try_from(*id).map_err(|_| invalid(format!("spec.access.posix.{field}: {id} is no id"))))
             .collect()
     };
     Ok(AccessRules {
         // Whoever lists people means these people; without a list, an image for all namespaces is for everyone on a node too.
         everyone: posix.is_none() && rule == NamespaceRule::All,
-        uids: posix
-            .map(|posix| ids("uids", &posix.uids))
-            .transpose()?
-            .unwrap_or_default(),
-        gids: posix
-            .map(|posix| ids("gids", &posix.gids))
-            .transpose()?
-            .unwrap_or_default(),
+        uids: posix.map(|posix| ids("uids", &posix.uids)).transpose()?.unwrap_or_default(),
+        gids: posix.map(|posix| ids("gids", &posix.gids)).transpose()?.unwrap_or_default(),
         namespaces: rule,
     })
 }

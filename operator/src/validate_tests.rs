@@ -35,12 +35,7 @@ fn the_base_is_valid() {
     assert_eq!(validated.timeout, DEFAULT_TIMEOUT);
     assert_eq!(
         validated.access,
-        AccessRules {
-            namespaces: NamespaceRule::Same,
-            uids: vec![],
-            gids: vec![],
-            everyone: false
-        }
+        AccessRules { namespaces: NamespaceRule::Same, uids: vec![], gids: vec![], everyone: false }
     );
     assert_eq!(validated.history, 2);
 }
@@ -49,69 +44,29 @@ fn the_base_is_valid() {
 fn refused(reason: Reason, cases: &[(Value, &str)]) {
     for (change, field) in cases {
         let failure = validate(&spec(change.clone())).expect_err(&change.to_string());
-        assert_eq!(
-            (failure.reaction, failure.reason),
-            (Reaction::Stalled, reason),
-            "{change}: {}",
-            failure.message
-        );
-        assert!(
-            failure.message.starts_with(&format!("{field}:")),
-            "{change}: {}",
-            failure.message
-        );
+        assert_eq!((failure.reaction, failure.reason), (Reaction::Stalled, reason), "{change}: {}", failure.message);
+        assert!(failure.message.starts_with(&format!("{field}:")), "{change}: {}", failure.message);
     }
 }
 
 #[test]
 fn what_this_version_cannot_do_is_refused() {
-    let no_docker =
-        |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
+    let no_docker = |other: &str, value: Value| json!({ "source": { "docker": null, other: value } });
     refused(
         Reason::Unsupported,
         &[
-            (
-                no_docker("oras", json!({ "reference": "x" })),
-                "spec.source.oras",
-            ),
-            (
-                no_docker("http", json!({ "url": "https://x/y.sif" })),
-                "spec.source.http",
-            ),
-            (
-                no_docker(
-                    "archive",
-                    json!({ "format": "OCIArchive", "path": "x.tar" }),
-                ),
-                "spec.source.archive",
-            ),
-            (
-                no_docker("definition", json!({ "inline": "Bootstrap: scratch" })),
-                "spec.source.definition",
-            ),
-            (
-                json!({ "verify": { "cosign": { "keys": [] } } }),
-                "spec.verify",
-            ),
-            (
-                json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }),
-                "spec.sign",
-            ),
+            (no_docker("oras", json!({ "reference": "x" })), "spec.source.oras"),
+            (no_docker("http", json!({ "url": "https://x/y.sif" })), "spec.source.http"),
+            (no_docker("archive", json!({ "format": "OCIArchive", "path": "x.tar" })), "spec.source.archive"),
+            (no_docker("definition", json!({ "inline": "Bootstrap: scratch" })), "spec.source.definition"),
+            (json!({ "verify": { "cosign": { "keys": [] } } }), "spec.verify"),
+            (json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }), "spec.sign"),
             (json!({ "warm": { "nodeSelector": {} } }), "spec.warm"),
             (json!({ "platforms": ["linux/arm64"] }), "spec.platforms"),
-            (
-                json!({ "platforms": ["linux/amd64", "linux/arm64"] }),
-                "spec.platforms",
-            ),
+            (json!({ "platforms": ["linux/amd64", "linux/arm64"] }), "spec.platforms"),
             (json!({ "build": { "class": "big" } }), "spec.build.class"),
-            (
-                json!({ "build": { "compression": "Xz" } }),
-                "spec.build.compression",
-            ),
-            (
-                json!({ "build": { "compression": "None" } }),
-                "spec.build.compression",
-            ),
+            (json!({ "build": { "compression": "Xz" } }), "spec.build.compression"),
+            (json!({ "build": { "compression": "None" } }), "spec.build.compression"),
         ],
     );
 }
@@ -120,10 +75,7 @@ fn what_this_version_cannot_do_is_refused() {
 fn wrong_sources_are_refused() {
     refused(
         Reason::InvalidReference,
-        &[(
-            json!({ "source": { "docker": { "reference": "lab/UPPER" } } }),
-            "spec.source.docker.reference",
-        )],
+        &[(json!({ "source": { "docker": { "reference": "lab/UPPER" } } }), "spec.source.docker.reference")],
     );
     refused(
         Reason::InvalidSpec,
@@ -133,10 +85,7 @@ fn wrong_sources_are_refused() {
                 json!({ "source": { "docker": { "tls": { "plainHTTP": true, "insecureSkipVerify": true } } } }),
                 "spec.source.docker.tls",
             ),
-            (
-                json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }),
-                "spec.source.docker.tls.caBundle",
-            ),
+            (json!({ "source": { "docker": { "tls": { "caBundle": {} } } } }), "spec.source.docker.tls.caBundle"),
         ],
     );
 }
@@ -147,34 +96,13 @@ fn wrong_builds_are_refused() {
         Reason::InvalidSpec,
         &[
             (json!({ "build": { "level": 23 } }), "spec.build.level"),
-            (
-                json!({ "build": { "compression": "Gzip", "level": 13 } }),
-                "spec.build.level",
-            ),
-            (
-                json!({ "build": { "blockSize": "300Ki" } }),
-                "spec.build.blockSize",
-            ),
-            (
-                json!({ "build": { "blockSize": "32Ki" } }),
-                "spec.build.blockSize",
-            ),
-            (
-                json!({ "build": { "blockSize": "2Mi" } }),
-                "spec.build.blockSize",
-            ),
-            (
-                json!({ "build": { "timeout": "0s" } }),
-                "spec.build.timeout",
-            ),
-            (
-                json!({ "build": { "limits": { "uncompressedBytes": "0" } } }),
-                "spec.build.limits.uncompressedBytes",
-            ),
-            (
-                json!({ "build": { "limits": { "files": 0 } } }),
-                "spec.build.limits.files",
-            ),
+            (json!({ "build": { "compression": "Gzip", "level": 13 } }), "spec.build.level"),
+            (json!({ "build": { "blockSize": "300Ki" } }), "spec.build.blockSize"),
+            (json!({ "build": { "blockSize": "32Ki" } }), "spec.build.blockSize"),
+            (json!({ "build": { "blockSize": "2Mi" } }), "spec.build.blockSize"),
+            (json!({ "build": { "timeout": "0s" } }), "spec.build.timeout"),
+            (json!({ "build": { "limits": { "uncompressedBytes": "0" } } }), "spec.build.limits.uncompressedBytes"),
+            (json!({ "build": { "limits": { "files": 0 } } }), "spec.build.limits.files"),
         ],
     );
 }
@@ -187,18 +115,9 @@ fn other_wrong_fields_are_refused() {
             (json!({ "platforms": [] }), "spec.platforms"),
             (json!({ "interval": "soon" }), "spec.interval"),
             (json!({ "interval": "10ms" }), "spec.interval"),
-            (
-                json!({ "revisionHistoryLimit": -1 }),
-                "spec.revisionHistoryLimit",
-            ),
-            (
-                json!({ "access": { "namespaces": { "from": "Selector" } } }),
-                "spec.access.namespaces",
-            ),
-            (
-                json!({ "access": { "posix": { "uids": [-1] } } }),
-                "spec.access.posix.uids",
-            ),
+            (json!({ "revisionHistoryLimit": -1 }), "spec.revisionHistoryLimit"),
+            (json!({ "access": { "namespaces": { "from": "Selector" } } }), "spec.access.namespaces"),
+            (json!({ "access": { "posix": { "uids": [-1] } } }), "spec.access.posix.uids"),
         ],
     );
 }
@@ -206,55 +125,33 @@ fn other_wrong_fields_are_refused() {
 #[test]
 fn what_is_understood() {
     let check = |change: Value, look: &dyn Fn(&Validated) -> bool| {
-        let validated = validate(&spec(change.clone()))
-            .unwrap_or_else(|failure| panic!("{change}: {}", failure.message));
+        let validated =
+            validate(&spec(change.clone())).unwrap_or_else(|failure| panic!("{change}: {}", failure.message));
         assert!(look(&validated), "{change}: {validated:?}");
     };
-    check(
-        json!({ "source": { "docker": { "reference": "docker://lolcow" } } }),
-        &|v| v.reference.to_string() == "docker.io/library/lolcow:latest",
-    );
+    check(json!({ "source": { "docker": { "reference": "docker://lolcow" } } }), &|v| {
+        v.reference.to_string() == "docker.io/library/lolcow:latest"
+    });
     check(json!({ "interval": "0s" }), &|v| v.interval.is_none());
-    check(json!({ "interval": "1s" }), &|v| {
-        v.interval == Some(Duration::from_secs(1))
+    check(json!({ "interval": "1s" }), &|v| v.interval == Some(Duration::from_secs(1)));
+    check(json!({ "build": { "compression": "Gzip" } }), &|v| v.recipe.codec == Codec::Gzip { level: 6 });
+    check(json!({ "build": { "level": 19 } }), &|v| v.recipe.codec == Codec::Zstd { level: 19 });
+    check(json!({ "build": { "blockSize": "1Mi" } }), &|v| v.recipe.block_size == 1 << 20);
+    check(json!({ "build": { "labels": { "a": "b" } } }), &|v| v.recipe.labels.len() == 1);
+    check(json!({ "build": { "limits": { "uncompressedBytes": "1Gi", "files": 10 } } }), &|v| {
+        v.limits.uncompressed_bytes == 1 << 30 && v.limits.files == 10
     });
-    check(json!({ "build": { "compression": "Gzip" } }), &|v| {
-        v.recipe.codec == Codec::Gzip { level: 6 }
+    check(json!({ "build": { "timeout": "90s" } }), &|v| v.timeout == Duration::from_secs(90));
+    check(json!({ "access": { "namespaces": { "from": "All" } } }), &|v| {
+        v.access.everyone && v.access.namespaces == NamespaceRule::All
     });
-    check(json!({ "build": { "level": 19 } }), &|v| {
-        v.recipe.codec == Codec::Zstd { level: 19 }
+    check(json!({ "access": { "namespaces": { "from": "All" }, "posix": { "uids": [1000], "gids": [7] } } }), &|v| {
+        !v.access.everyone && v.access.uids == [1000] && v.access.gids == [7]
     });
-    check(json!({ "build": { "blockSize": "1Mi" } }), &|v| {
-        v.recipe.block_size == 1 << 20
-    });
-    check(json!({ "build": { "labels": { "a": "b" } } }), &|v| {
-        v.recipe.labels.len() == 1
-    });
-    check(
-        json!({ "build": { "limits": { "uncompressedBytes": "1Gi", "files": 10 } } }),
-        &|v| v.limits.uncompressed_bytes == 1 << 30 && v.limits.files == 10,
-    );
-    check(json!({ "build": { "timeout": "90s" } }), &|v| {
-        v.timeout == Duration::from_secs(90)
-    });
-    check(
-        json!({ "access": { "namespaces": { "from": "All" } } }),
-        &|v| v.access.everyone && v.access.namespaces == NamespaceRule::All,
-    );
-    check(
-        json!({ "access": { "namespaces": { "from": "All" }, "posix": { "uids": [1000], "gids": [7] } } }),
-        &|v| !v.access.everyone && v.access.uids == [1000] && v.access.gids == [7],
-    );
-    check(json!({ "access": { "posix": {} } }), &|v| {
-        !v.access.everyone
-    });
-    check(
-        json!({ "source": { "docker": { "pullSecrets": [{ "name": "a" }] } } }),
-        &|v| v.pull_secrets == ["a"],
-    );
+    check(json!({ "access": { "posix": {} } }), &|v| !v.access.everyone);
+    check(json!({ "source": { "docker": { "pullSecrets": [{ "name": "a" }] } } }), &|v| v.pull_secrets == ["a"]);
     let key = json!({ "name": "ca", "key": "ca.crt" });
-    check(
-        json!({ "source": { "docker": { "tls": { "caBundle": { "secretKeyRef": key } } } } }),
-        &|v| matches!(v.transport.ca, Some(CaSource::Secret(_))),
-    );
+    check(json!({ "source": { "docker": { "tls": { "caBundle": { "secretKeyRef": key } } } } }), &|v| {
+        matches!(v.transport.ca, Some(CaSource::Secret(_)))
+    });
 }

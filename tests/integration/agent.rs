@@ -19,25 +19,15 @@ use siforge_tests::{User, wait_until};
 use site::{DEADLINE, Site};
 
 fn everyone() -> Access {
-    Access {
-        everyone: true,
-        ..Access::default()
-    }
+    Access { everyone: true, ..Access::default() }
 }
 
 fn mount(reference: &str) -> MountRequest {
-    MountRequest {
-        reference: reference.into(),
-        ..MountRequest::default()
-    }
+    MountRequest { reference: reference.into(), ..MountRequest::default() }
 }
 
 fn warm(reference: &str, lease: &str) -> WarmRequest {
-    WarmRequest {
-        reference: reference.into(),
-        lease: Some(lease.into()),
-        budget_ms: None,
-    }
+    WarmRequest { reference: reference.into(), lease: Some(lease.into()), budget_ms: None }
 }
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> Refusal {
@@ -61,10 +51,7 @@ fn fifty_clients_at_once_share_one_mount() {
             (reply.digest, site.loops(&digest))
         };
         let clients: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
-        let answers: Vec<_> = clients
-            .into_iter()
-            .map(|client| client.join().expect("client"))
-            .collect();
+        let answers: Vec<_> = clients.into_iter().map(|client| client.join().expect("client")).collect();
         assert!(answers.iter().all(|(_, loops)| *loops == 1));
         answers.into_iter().map(|(digest, _)| digest).collect()
     });
@@ -75,12 +62,8 @@ fn fifty_clients_at_once_share_one_mount() {
     // What it has of its own: pages of its file, of which a debug build has many, are the page cache's.
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid()));
     let status = status.expect("the agent's status");
-    let own = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let own: u64 = own
-        .and_then(|own| own.trim().strip_suffix(" kB")?.parse().ok())
-        .expect("RssAnon");
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let own: u64 = own.and_then(|own| own.trim().strip_suffix(" kB")?.parse().ok()).expect("RssAnon");
     assert!(own <= 4 * 1024, "the agent has {own} kB after 50 clients");
 }
 
@@ -92,33 +75,17 @@ fn a_user_sees_what_root_owns_as_its_own() {
     let user = User::ordinary();
 
     let mapped = site.ask(Some(user), "lab/tiny", &["idmap"]);
-    assert_eq!(
-        mapped["owner"],
-        format!("{}:{}", user.uid, user.gid),
-        "{mapped}"
-    );
-    assert_eq!(
-        (&mapped["idmapped"], &mapped["content"]),
-        (&true.into(), &"tiny".into()),
-        "{mapped}"
-    );
+    assert_eq!(mapped["owner"], format!("{}:{}", user.uid, user.gid), "{mapped}");
+    assert_eq!((&mapped["idmapped"], &mapped["content"]), (&true.into(), &"tiny".into()), "{mapped}");
 
     let plain = site.ask(Some(user), "sif://lab/tiny", &[]);
-    assert_eq!(
-        (&plain["owner"], &plain["idmapped"]),
-        (&"0:0".into(), &false.into()),
-        "{plain}"
-    );
+    assert_eq!((&plain["owner"], &plain["idmapped"]), (&"0:0".into(), &false.into()), "{plain}");
     let by_digest = site.ask(Some(user), &format!("lab/tiny@{digest}"), &[]);
     assert_eq!(by_digest["digest"], digest.to_string());
 
     let namespaced = site.ask(Some(user), "lab/tiny", &["idmap", "userns"]);
     assert_eq!(namespaced["groupsMapped"], true, "{namespaced}");
-    let map = namespaced["gidMap"]
-        .as_str()
-        .expect("gid map")
-        .trim_start()
-        .to_owned();
+    let map = namespaced["gidMap"].as_str().expect("gid map").trim_start().to_owned();
     assert!(map.starts_with(&user.gid.to_string()), "{namespaced}");
     assert_eq!(site.loops(&digest), 1);
 }
@@ -128,21 +95,9 @@ fn access_rules_hold_and_near_names_are_named() {
     let site = Site::new();
     let user = User::ordinary();
     site.publish("lolcow", everyone());
-    site.publish(
-        "private",
-        Access {
-            uids: vec![user.uid + 1],
-            ..Access::default()
-        },
-    );
+    site.publish("private", Access { uids: vec![user.uid + 1], ..Access::default() });
     site.publish("secret", Access::default());
-    site.publish(
-        "shared",
-        Access {
-            gids: vec![user.gid],
-            ..Access::default()
-        },
-    );
+    site.publish("shared", Access { gids: vec![user.gid], ..Access::default() });
     let _agent = site.start(&["--default-namespace", "lab"]);
     let check = |reference: &str, user: Option<&User>, expected: Result<(), &str>| {
         let answer = site.ask(user, reference, &[]);
@@ -159,30 +114,14 @@ fn access_rules_hold_and_near_names_are_named() {
     check("lab/shared", Some(user), Ok(()));
     check("lab/private", Some(user), Err(&denied));
     check("lab/private", None, Ok(()));
-    check(
-        "lab/lolcwo",
-        Some(user),
-        Err("no image lab/lolcwo in the store (did you mean lab/lolcow?)"),
-    );
+    check("lab/lolcwo", Some(user), Err("no image lab/lolcwo in the store (did you mean lab/lolcow?)"));
     check("lab/secrets", None, Err("did you mean lab/secret?"));
-    check(
-        "docker://lolcow",
-        Some(user),
-        Err("does not name an image of the store"),
-    );
-    check(
-        "/etc/passwd",
-        None,
-        Err("does not name an image of the store"),
-    );
+    check("docker://lolcow", Some(user), Err("does not name an image of the store"));
+    check("/etc/passwd", None, Err("does not name an image of the store"));
     check("../x", None, Err("does not name an image of the store"));
     check("LAB/x", None, Err("LAB/x"));
     let other = format!("lab/lolcow@sha256:{}", "0".repeat(64));
-    check(
-        &other,
-        None,
-        Err("lab/lolcow has no revision with digest sha256:000"),
-    );
+    check(&other, None, Err("lab/lolcow has no revision with digest sha256:000"));
 
     // A private name is not suggested to who may not have it.
     let answer = site.ask(Some(user), "lab/secrets", &[]);
@@ -199,13 +138,8 @@ fn an_earlier_digest_is_had_by_its_name_until_the_name_is_removed() {
     assert_ne!(first, second);
     let _agent = site.start(&[]);
     let mut client = site.client();
-    assert_eq!(
-        client.resolve("lab/app").expect("resolve").digest,
-        second.to_string()
-    );
-    let (reply, _mount) = client
-        .mount(&mount(&format!("lab/app@{first}")), None)
-        .expect("mount the first");
+    assert_eq!(client.resolve("lab/app").expect("resolve").digest, second.to_string());
+    let (reply, _mount) = client.mount(&mount(&format!("lab/app@{first}")), None).expect("mount the first");
     assert_eq!((reply.digest, reply.revision), (first.to_string(), 0));
     site.store.remove_ref("lab", "app", 0).expect("remove");
     let gone = refusal(client.mount(&mount(&format!("lab/app@{first}")), None));
@@ -218,9 +152,7 @@ fn kill_9_disturbs_nobody_and_the_next_agent_serves_on() {
     let digest = site.publish("tiny", everyone());
     let agent = site.start(&[]);
     let mut holder = site.hold(Some(User::ordinary()), "lab/tiny");
-    site.client()
-        .warm(&warm("lab/tiny", "slurm-9"))
-        .expect("warm");
+    site.client().warm(&warm("lab/tiny", "slurm-9")).expect("warm");
     agent.kill9();
     assert_eq!(holder.read(), "tiny");
     assert!(site.socket().exists(), "kill -9 leaves a stale socket");
@@ -230,15 +162,9 @@ fn kill_9_disturbs_nobody_and_the_next_agent_serves_on() {
     assert!(agent.log().contains("adopted=1"), "{}", agent.log());
     let status = site.status();
     assert_eq!(status["mounts"][0]["leases"][0], "slurm-9", "{status}");
-    let (reply, _mount) = site
-        .client()
-        .mount(&mount("lab/tiny"), None)
-        .expect("mount");
+    let (reply, _mount) = site.client().mount(&mount("lab/tiny"), None).expect("mount");
     assert_eq!(reply.digest, digest.to_string());
-    assert_eq!(
-        (site.mounts(&digest), site.loops(&digest), site.leased()),
-        (1, 1, vec![digest])
-    );
+    assert_eq!((site.mounts(&digest), site.loops(&digest), site.leased()), (1, 1, vec![digest]));
     assert_eq!(holder.read(), "tiny");
 }
 
@@ -254,36 +180,18 @@ fn stale_mounts_are_cleaned_at_start() {
     agent.kill9();
     // As garbage collection does; and a mount that is none of ours.
     let artifact = site.artifact(&gone);
-    std::fs::rename(
-        &artifact,
-        site.path("store/trash").join(format!("{}.sif", gone.hex())),
-    )
-    .expect("rename");
+    std::fs::rename(&artifact, site.path("store/trash").join(format!("{}.sif", gone.hex()))).expect("rename");
     let foreign = site.path("state/mounts").join("f".repeat(64));
     std::fs::create_dir(&foreign).expect("create");
-    run(std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "none"])
-        .arg(&foreign))
-    .ok();
+    run(std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&foreign)).ok();
 
     let agent = site.start(&[]);
-    assert_eq!(
-        (site.mounts(&kept), site.mounts(&gone)),
-        (1, 0),
-        "{}",
-        agent.log()
-    );
+    assert_eq!((site.mounts(&kept), site.mounts(&gone)), (1, 0), "{}", agent.log());
     assert!(!foreign.exists(), "{}", agent.log());
     assert_eq!(holder.read(), "gone");
-    wait_until(
-        DEADLINE,
-        "the lease covers what a launch still uses",
-        || site.leased().contains(&gone),
-    );
+    wait_until(DEADLINE, "the lease covers what a launch still uses", || site.leased().contains(&gone));
     drop(holder);
-    wait_until(DEADLINE, "the lease is given up", || {
-        site.leased() == [kept]
-    });
+    wait_until(DEADLINE, "the lease is given up", || site.leased() == [kept]);
 }
 
 #[test]
@@ -292,31 +200,15 @@ fn damage_is_refused_with_the_reason() {
     for name in ["flipped", "cut", "missing"] {
         site.publish(name, everyone());
     }
-    let digest = |name: &str| {
-        site.store
-            .read_ref("lab", name)
-            .expect("read")
-            .expect("ref")
-            .digest
-    };
-    let open = |name: &str| {
-        std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open(site.artifact(&digest(name)))
-            .expect("open")
-    };
+    let digest = |name: &str| site.store.read_ref("lab", name).expect("read").expect("ref").digest;
+    let open =
+        |name: &str| std::fs::File::options().read(true).write(true).open(site.artifact(&digest(name))).expect("open");
     let flipped = open("flipped");
     let mut byte = [0];
-    flipped
-        .read_exact_at(&mut byte, 100_000)
-        .expect("read a byte");
-    flipped
-        .write_all_at(&[!byte[0]], 100_000)
-        .expect("damage a byte");
+    flipped.read_exact_at(&mut byte, 100_000).expect("read a byte");
+    flipped.write_all_at(&[!byte[0]], 100_000).expect("damage a byte");
     let cut = open("cut");
-    cut.set_len(cut.metadata().expect("stat").len() / 2)
-        .expect("truncate");
+    cut.set_len(cut.metadata().expect("stat").len() / 2).expect("truncate");
     std::fs::remove_file(site.artifact(&digest("missing"))).expect("remove");
 
     let check = |reference: &str, expected: &str| {
@@ -331,28 +223,17 @@ fn damage_is_refused_with_the_reason() {
             check("lab/cut", "truncated SIF");
         }
         let missing = refusal(site.client().mount(&mount("lab/missing"), None));
-        assert!(
-            missing.to_string().contains("is not in the store"),
-            "{missing}"
-        );
+        assert!(missing.to_string().contains("is not in the store"), "{missing}");
         let refused = refusal(site.client().warm(&warm("lab/flipped", "slurm-1")));
         assert!(matches!(refused, Refusal::Damaged { .. }), "{refused:?}");
         // Nothing is left: no device, no mount, no lease.
-        assert_eq!(
-            (
-                site.loops(&digest("flipped")),
-                site.mounts(&digest("flipped"))
-            ),
-            (0, 0)
-        );
+        assert_eq!((site.loops(&digest("flipped")), site.mounts(&digest("flipped"))), (0, 0));
         assert_eq!(site.status()["leases"].as_array().map(Vec::len), Some(0));
         wait_until(DEADLINE, "nothing is leased", || site.leased().is_empty());
     }
     let _agent = site.start(&["--integrity", "store"]);
     check("lab/cut", "truncated SIF");
-    site.client()
-        .mount(&mount("lab/flipped"), None)
-        .expect("mode store trusts the store's permissions");
+    site.client().mount(&mount("lab/flipped"), None).expect("mode store trusts the store's permissions");
 }
 
 #[test]
@@ -368,45 +249,18 @@ fn slurm_hooks_always_exit_0() {
     check("prolog", &[job, image], "connect to the agent");
     check("epilog", &[job], "connect to the agent");
     check("prolog", &[], "SLURM_JOB_ID is not a job id");
-    check(
-        "prolog",
-        &[("SLURM_JOB_ID", "x"), image],
-        "SLURM_JOB_ID is not a job id",
-    );
-    check(
-        "prolog",
-        &[job, ("SIFORGE_AGENT_CONFIG", "/nonexistent")],
-        "read configuration /nonexistent",
-    );
-    check(
-        "prolog",
-        &[job, image, ("SIFORGE_AGENT_LOG_FORMAT", "??")],
-        "setting log-format",
-    );
-    run(site
-        .command(&["slurm", "prolog", "--no-such-flag"])
-        .env("SLURM_JOB_ID", "1"))
-    .fails_with(0);
+    check("prolog", &[("SLURM_JOB_ID", "x"), image], "SLURM_JOB_ID is not a job id");
+    check("prolog", &[job, ("SIFORGE_AGENT_CONFIG", "/nonexistent")], "read configuration /nonexistent");
+    check("prolog", &[job, image, ("SIFORGE_AGENT_LOG_FORMAT", "??")], "setting log-format");
+    run(site.command(&["slurm", "prolog", "--no-such-flag"]).env("SLURM_JOB_ID", "1")).fails_with(0);
     let down = run(&mut site.command(&["slurm", "check"])).fails_with(1);
     assert!(down.stderr.contains("connect to the agent"), "{down}");
 
     let agent = site.start(&[]);
-    check(
-        "prolog",
-        &[job, ("SPANK_SIF_IMAGE", "lab/tinny")],
-        "did you mean lab/tiny?",
-    );
-    check(
-        "prolog",
-        &[job, ("SPANK_SIF_IMAGE", "docker://x/y")],
-        "does not name an image of the store",
-    );
+    check("prolog", &[job, ("SPANK_SIF_IMAGE", "lab/tinny")], "did you mean lab/tiny?");
+    check("prolog", &[job, ("SPANK_SIF_IMAGE", "docker://x/y")], "does not name an image of the store");
     check("prolog", &[job], "the job names no image");
-    check(
-        "prolog",
-        &[job, ("SLURM_JOB_COMMENT", "a; sif=lab/tiny")],
-        "lab/tiny is mounted",
-    );
+    check("prolog", &[job, ("SLURM_JOB_COMMENT", "a; sif=lab/tiny")], "lab/tiny is mounted");
     let status = site.status();
     assert_eq!(status["mounts"][0]["leases"][0], "slurm-42", "{status}");
     check("epilog", &[job], "released lease slurm-42");
@@ -424,11 +278,7 @@ fn a_hook_does_not_wait_for_an_agent_that_hangs() {
     let mut hook = site.command(&["slurm", "epilog"]);
     let begun = Instant::now();
     run(hook.env("SLURM_JOB_ID", "1")).fails_with(0);
-    assert!(
-        begun.elapsed() < Duration::from_secs(15),
-        "took {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(15), "took {:?}", begun.elapsed());
     drop(silent);
 }
 
@@ -446,16 +296,11 @@ fn idle_images_are_let_go_and_leased_ones_are_not() {
     assert_eq!(site.leased().len(), 3);
 
     site.wait_loops(&idle, 0);
-    wait_until(DEADLINE, "the held image is unmounted", || {
-        site.mounts(&held) == 0
-    });
+    wait_until(DEADLINE, "the held image is unmounted", || site.mounts(&held) == 0);
     // Its loop device lives as long as the holder, and the lease as long as the device.
     assert_eq!((site.loops(&held), holder.read()), (1, "held".to_owned()));
     wait_until(DEADLINE, "the lease names what is in use", || {
-        site.leased()
-            == BTreeSet::from([leased, held])
-                .into_iter()
-                .collect::<Vec<_>>()
+        site.leased() == BTreeSet::from([leased, held]).into_iter().collect::<Vec<_>>()
     });
     assert_eq!(site.mounts(&leased), 1);
 
@@ -482,10 +327,7 @@ fn leases_of_others_are_not_touched() {
     assert_eq!(site.mounts(&digest), 1);
     for name in ["a b", "", "../x"] {
         let refused = refusal(client.release(name));
-        assert!(
-            matches!(refused, Refusal::InvalidParameter { .. }),
-            "{name:?}: {refused:?}"
-        );
+        assert!(matches!(refused, Refusal::InvalidParameter { .. }), "{name:?}: {refused:?}");
     }
     // root ends a job's leases, whoever took them.
     client.release("slurm-5").expect("release");
@@ -501,14 +343,9 @@ fn a_full_node_says_so_and_makes_room_when_it_can() {
     let mut client = site.client();
     client.warm(&warm("lab/first", "a")).expect("warm");
     let full = refusal(client.mount(&mount("lab/second"), None));
-    assert!(
-        matches!(&full, Refusal::Busy { message } if message.contains("max-mounts")),
-        "{full:?}"
-    );
+    assert!(matches!(&full, Refusal::Busy { message } if message.contains("max-mounts")), "{full:?}");
     client.release("a").expect("release");
-    client
-        .mount(&mount("lab/second"), None)
-        .expect("mount after room was made");
+    client.mount(&mount("lab/second"), None).expect("mount after room was made");
     assert_eq!(site.mounts(&first), 0);
 }
 
@@ -517,37 +354,21 @@ fn sigterm_leaves_the_mounts_and_cleanup_takes_them() {
     let site = Site::new();
     let digest = site.publish("tiny", everyone());
     let agent = site.start(&[]);
-    site.client()
-        .mount(&mount("lab/tiny"), None)
-        .expect("mount");
+    site.client().mount(&mount("lab/tiny"), None).expect("mount");
 
     let second = run(&mut site.command(&["serve"])).fails_with(1);
-    assert!(
-        second
-            .stderr
-            .contains("another agent runs on the state directory"),
-        "{second}"
-    );
+    assert!(second.stderr.contains("another agent runs on the state directory"), "{second}");
     let early = run(&mut site.command(&["cleanup"])).fails_with(1);
     assert!(early.stderr.contains("another agent runs"), "{early}");
 
     assert_eq!(agent.terminate(), 0, "{}", agent.log());
-    assert_eq!(
-        (
-            site.mounts(&digest),
-            site.loops(&digest),
-            site.socket().exists()
-        ),
-        (1, 1, false)
-    );
+    assert_eq!((site.mounts(&digest), site.loops(&digest), site.socket().exists()), (1, 1, false));
     run(&mut site.command(&["cleanup"])).ok();
     site.wait_loops(&digest, 0);
     run(&mut site.command(&["cleanup"])).ok();
 
     let agent = site.start(&["--unmount-on-exit"]);
-    site.client()
-        .mount(&mount("lab/tiny"), None)
-        .expect("mount");
+    site.client().mount(&mount("lab/tiny"), None).expect("mount");
     agent.signal(Signal::INT);
     wait_until(DEADLINE, "the agent ends", || agent.exit_code() == Some(0));
     site.wait_loops(&digest, 0);
@@ -574,9 +395,7 @@ fn broken_messages_cost_their_sender_the_connection_and_nobody_else() {
         assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
     }
     let mut stream = UnixStream::connect(site.socket()).expect("connect");
-    stream
-        .write_all(b"{\"method\":\"dev.siforge.Agent.Explode\"}\0")
-        .expect("write");
+    stream.write_all(b"{\"method\":\"dev.siforge.Agent.Explode\"}\0").expect("write");
     let mut answer = [0; 256];
     let n = stream.read(&mut answer).expect("read");
     assert!(String::from_utf8_lossy(&answer[..n]).contains("org.varlink.service.MethodNotFound"));
@@ -586,7 +405,5 @@ fn broken_messages_cost_their_sender_the_connection_and_nobody_else() {
     let n = stream.read(&mut answer).expect("read");
     assert!(String::from_utf8_lossy(&answer[..n]).contains("org.varlink.service.InvalidParameter"));
     assert!(agent.is_running());
-    Client::connect(&site.socket())
-        .and_then(|mut client| client.mount(&mount("lab/tiny"), None))
-        .expect("mount");
+    Client::connect(&site.socket()).and_then(|mut client| client.mount(&mount("lab/tiny"), None)).expect("mount");
 }

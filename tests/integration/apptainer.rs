@@ -33,22 +33,15 @@ const MAKERS: [&str; 2] = ["ours", "theirs"];
 impl Both {
     /// Pulls every image with both programs and gives both programs both files.
     fn pull(images: &[(&str, Image)]) -> Self {
-        let both = Self {
-            apptainer: Apptainer::new(),
-            siforge: Siforge::both(),
-        };
+        let both = Self { apptainer: Apptainer::new(), siforge: Siforge::both() };
         let registry = Registry::plain();
         for (name, image) in images {
             registry.push(name, image);
             let source = registry.reference(name);
             let (ours, theirs) = (format!("{name}-ours.sif"), format!("{name}-theirs.sif"));
-            both.siforge[0]
-                .run(&["pull", "--no-https", &ours, &source])
-                .ok();
+            both.siforge[0].run(&["pull", "--no-https", &ours, &source]).ok();
             let there = both.apptainer.there(&theirs);
-            both.apptainer
-                .root(&["apptainer", "-q", "pull", "--no-https", &there, &source])
-                .ok();
+            both.apptainer.root(&["apptainer", "-q", "pull", "--no-https", &there, &source]).ok();
             both.share(&both.siforge[0].out().join(&ours), &ours);
             both.share(&both.apptainer.here().join(&theirs), &theirs);
         }
@@ -56,11 +49,7 @@ impl Both {
     }
 
     fn share(&self, from: &std::path::Path, name: &str) {
-        let places = [
-            self.siforge[0].out(),
-            self.siforge[1].out(),
-            self.apptainer.here().to_path_buf(),
-        ];
+        let places = [self.siforge[0].out(), self.siforge[1].out(), self.apptainer.here().to_path_buf()];
         for to in places.map(|dir| dir.join(name)) {
             if to != from {
                 fs::copy(from, &to).unwrap_or_else(|e| panic!("copy to {}: {e}", to.display()));
@@ -73,12 +62,10 @@ impl Both {
         let siforge = &self.siforge[usize::from(who == Who::User)];
         let mut command = siforge.command();
         command.env("LC_ALL", "C.UTF-8");
-        run(
-            command.args(words.iter().map(|word| match word.strip_suffix(".sif") {
-                Some(_) => siforge.out().join(word).display().to_string(),
-                None => (*word).to_owned(),
-            })),
-        )
+        run(command.args(words.iter().map(|word| match word.strip_suffix(".sif") {
+            Some(_) => siforge.out().join(word).display().to_string(),
+            None => (*word).to_owned(),
+        })))
     }
 
     fn theirs(&self, who: Who, words: &[&str]) -> Finished {
@@ -86,11 +73,7 @@ impl Both {
             Some(_) => self.apptainer.there(word),
             None => (*word).to_owned(),
         });
-        let all: Vec<String> = ["apptainer", "-q"]
-            .map(String::from)
-            .into_iter()
-            .chain(words)
-            .collect();
+        let all: Vec<String> = ["apptainer", "-q"].map(String::from).into_iter().chain(words).collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         match who {
             Who::Root => self.apptainer.root(&all),
@@ -104,19 +87,11 @@ impl Both {
         let mut first: Option<Finished> = None;
         for maker in MAKERS {
             let sif = format!("{image}-{maker}.sif");
-            let words: Vec<&str> = words
-                .iter()
-                .map(|word| if *word == "IMAGE" { &*sif } else { *word })
-                .collect();
+            let words: Vec<&str> = words.iter().map(|word| if *word == "IMAGE" { &*sif } else { *word }).collect();
             for ran in [self.theirs(who, &words), self.ours(who, &words)] {
-                let same = first
-                    .as_ref()
-                    .is_none_or(|first| (first.code(), &first.stdout) == (ran.code(), &ran.stdout));
-                assert!(
-                    same,
-                    "{who:?}: {}\n{ran}",
-                    first.map_or_else(String::new, |first| first.to_string())
-                );
+                let same =
+                    first.as_ref().is_none_or(|first| (first.code(), &first.stdout) == (ran.code(), &ran.stdout));
+                assert!(same, "{who:?}: {}\n{ran}", first.map_or_else(String::new, |first| first.to_string()));
                 first = first.or(Some(ran));
             }
         }
@@ -128,38 +103,14 @@ impl Both {
 fn commands_end_alike_in_every_combination() {
     let both = Both::pull(&[("tiny", images::tiny())]);
     for who in EVERYBODY {
-        let said = both.same(
-            who,
-            "tiny",
-            &[
-                "exec",
-                "IMAGE",
-                "sh",
-                "-c",
-                "echo $TINY; test ! -e /bin/reboot; exit 7",
-            ],
-        );
+        let said = both.same(who, "tiny", &["exec", "IMAGE", "sh", "-c", "echo $TINY; test ! -e /bin/reboot; exit 7"]);
         assert_eq!((said.code(), said.stdout.as_str()), (7, "yes\n"));
-        let said = both
-            .same(who, "tiny", &["run", "IMAGE", "echo", "from run"])
-            .ok();
+        let said = both.same(who, "tiny", &["run", "IMAGE", "echo", "from run"]).ok();
         assert_eq!(said.stdout, "from run\n");
         both.same(who, "tiny", &["exec", "IMAGE", "sh", "-c", "kill -TERM $$"]);
-        both.same(
-            who,
-            "tiny",
-            &["exec", "--pid", "IMAGE", "sh", "-c", "exit 9"],
-        );
-        assert_eq!(
-            both.same(who, "tiny", &["exec", "IMAGE", "no-such-command"])
-                .code(),
-            255
-        );
-        assert_eq!(
-            both.same(who, "tiny", &["exec", "IMAGE", "/no/such/command"])
-                .code(),
-            255
-        );
+        both.same(who, "tiny", &["exec", "--pid", "IMAGE", "sh", "-c", "exit 9"]);
+        assert_eq!(both.same(who, "tiny", &["exec", "IMAGE", "no-such-command"]).code(), 255);
+        assert_eq!(both.same(who, "tiny", &["exec", "IMAGE", "/no/such/command"]).code(), 255);
         both.same(who, "tiny", &["exec", "--cwd", "/usr/bin", "IMAGE", "pwd"]);
         both.same(
             who,
@@ -176,34 +127,13 @@ fn commands_end_alike_in_every_combination() {
         both.same(
             who,
             "tiny",
-            &[
-                "exec",
-                "--no-home",
-                "--writable-tmpfs",
-                "IMAGE",
-                "sh",
-                "-c",
-                "echo x > /etc/x && cat /etc/x",
-            ],
+            &["exec", "--no-home", "--writable-tmpfs", "IMAGE", "sh", "-c", "echo x > /etc/x && cat /etc/x"],
         );
-        both.same(
-            who,
-            "tiny",
-            &[
-                "exec",
-                "IMAGE",
-                "sh",
-                "-c",
-                "find / -xdev -maxdepth 1 | sort",
-            ],
-        );
+        both.same(who, "tiny", &["exec", "IMAGE", "sh", "-c", "find / -xdev -maxdepth 1 | sort"]);
     }
     // `file` and the shebang know ours too.
     let file = run(Command::new("file").arg(both.siforge[0].out().join("tiny-ours.sif"))).ok();
-    assert!(
-        file.stdout.contains("run-singularity script executable"),
-        "{file}"
-    );
+    assert!(file.stdout.contains("run-singularity script executable"), "{file}");
 }
 
 /// busybox and a program that prints its arguments in brackets.
@@ -211,18 +141,12 @@ fn with_command(entrypoint: Option<Value>, cmd: Option<Value>) -> Image {
     let argv = "#!/bin/sh\nprintf '[%s]' \"$0\" \"$@\"\n";
     let layer = Tar::new()
         .dir("bin", 0o755)
-        .file(
-            "bin/busybox",
-            0o755,
-            fs::read(need::program("busybox")).unwrap(),
-        )
+        .file("bin/busybox", 0o755, fs::read(need::program("busybox")).unwrap())
         .symlink("bin/sh", "busybox")
         .symlink("bin/printf", "busybox")
         .file("bin/argv", 0o755, argv)
         .finish();
-    let image = Image::new()
-        .layer(layer, Compression::Zstd)
-        .config("Env", json!(["PATH=/bin", "WORD=a  b"]));
+    let image = Image::new().layer(layer, Compression::Zstd).config("Env", json!(["PATH=/bin", "WORD=a  b"]));
     let set = |image: Image, key: &str, value: Option<Value>| match value {
         Some(value) => image.config(key, value),
         None => image,
@@ -237,17 +161,8 @@ fn entrypoint_and_cmd_make_the_same_argv() {
     let entrypoint = || Some(json!(["/bin/argv", "of entrypoint", "$WORD"]));
     let images = [
         ("entrypoint", with_command(entrypoint(), None)),
-        (
-            "cmd",
-            with_command(None, Some(json!(["/bin/argv", "of cmd"]))),
-        ),
-        (
-            "both",
-            with_command(
-                entrypoint(),
-                Some(json!(["of  cmd", "$WORD", "\"quoted\""])),
-            ),
-        ),
+        ("cmd", with_command(None, Some(json!(["/bin/argv", "of cmd"])))),
+        ("both", with_command(entrypoint(), Some(json!(["of  cmd", "$WORD", "\"quoted\""])))),
         ("neither", with_command(None, None)),
     ];
     let both = Both::pull(&images);
@@ -264,19 +179,11 @@ fn entrypoint_and_cmd_make_the_same_argv() {
                 continue;
             }
             let said = both.same(Who::Root, name, &[&["run", "IMAGE"], given].concat());
-            assert!(
-                said.stdout.starts_with("[/bin/argv]"),
-                "{name} {given:?}: {said}"
-            );
+            assert!(said.stdout.starts_with("[/bin/argv]"), "{name} {given:?}: {said}");
         }
     }
-    let said = both
-        .same(Who::User, "both", &["run", "IMAGE", "$WORD", "x y"])
-        .ok();
-    assert!(
-        said.stdout.starts_with("[/bin/argv][of entrypoint]"),
-        "{said}"
-    );
+    let said = both.same(Who::User, "both", &["run", "IMAGE", "$WORD", "x y"]).ok();
+    assert!(said.stdout.starts_with("[/bin/argv][of entrypoint]"), "{said}");
 }
 
 /// Variables that differ for a reason: where the SIF lies, what shells and the reference's own helpers set.
@@ -304,10 +211,7 @@ const OWN: [&str; 13] = [
 fn variables(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     let ours = |name: &str| OWN.contains(&name) || name.starts_with("SIFORGE_");
-    pairs
-        .filter(|(name, _)| !ours(name))
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+    pairs.filter(|(name, _)| !ours(name)).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 #[test]
@@ -339,11 +243,7 @@ fn the_environment_is_the_same() {
         for options in rows {
             let seen = |ran: Finished| variables(&ran.ok().stdout);
             let words = |maker: &'static str| {
-                let sif: &'static str = if maker == "ours" {
-                    "env-ours.sif"
-                } else {
-                    "env-theirs.sif"
-                };
+                let sif: &'static str = if maker == "ours" { "env-ours.sif" } else { "env-theirs.sif" };
                 [&["exec"], options, &[sif, "env"]].concat()
             };
             let want = seen(both.theirs(who, &words("theirs")));
@@ -360,8 +260,7 @@ fn the_environment_is_the_same() {
 }
 
 fn attributes(inspected: &Finished) -> Value {
-    let json: Value =
-        serde_json::from_str(&inspected.stdout).unwrap_or_else(|e| panic!("{e}: {inspected}"));
+    let json: Value = serde_json::from_str(&inspected.stdout).unwrap_or_else(|e| panic!("{e}: {inspected}"));
     assert_eq!(json["type"], "container", "{inspected}");
     json["data"]["attributes"].clone()
 }
@@ -375,23 +274,14 @@ fn inspect_reads_the_same_out_of_both_files() {
         for who in EVERYBODY {
             assert_eq!(attributes(&both.ours(who, &words).ok()), want, "{sif}");
         }
+        assert!(want["runscript"].as_str().is_some_and(|text| text.starts_with("#!/bin/sh")), "{want:#}");
         assert!(
-            want["runscript"]
-                .as_str()
-                .is_some_and(|text| text.starts_with("#!/bin/sh")),
-            "{want:#}"
-        );
-        assert!(
-            want["environment"]["/.singularity.d/env/10-docker2singularity.sh"]
-                .to_string()
-                .contains("TINY"),
+            want["environment"]["/.singularity.d/env/10-docker2singularity.sh"].to_string().contains("TINY"),
             "{want:#}"
         );
         let part = |option| {
             (
-                both.theirs(Who::Root, &["inspect", option, sif])
-                    .ok()
-                    .stdout,
+                both.theirs(Who::Root, &["inspect", option, sif]).ok().stdout,
                 both.ours(Who::User, &["inspect", option, sif]).ok().stdout,
             )
         };
@@ -401,21 +291,10 @@ fn inspect_reads_the_same_out_of_both_files() {
         }
     }
     // Ours has every label of theirs but the clock and the version.
-    let labels = |maker| {
-        attributes(&both.theirs(Who::Root, &["inspect", "--json", maker]).ok())["labels"].clone()
-    };
+    let labels = |maker| attributes(&both.theirs(Who::Root, &["inspect", "--json", maker]).ok())["labels"].clone();
     let (ours, theirs) = (labels("tiny-ours.sif"), labels("tiny-theirs.sif"));
-    let varies = |name: &str| {
-        ["build-date", "version", "deffile.from"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    };
-    for (name, value) in theirs
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| !varies(name))
-    {
+    let varies = |name: &str| ["build-date", "version", "deffile.from"].iter().any(|end| name.ends_with(end));
+    for (name, value) in theirs.as_object().into_iter().flatten().filter(|(name, _)| !varies(name)) {
         assert_eq!(&ours[name], value, "{name}");
     }
 }
@@ -426,9 +305,7 @@ fn the_reference_lists_our_objects_and_finds_no_signature() {
     let objects = |sif| {
         let text = both.theirs(Who::Root, &["sif", "list", sif]).ok().stdout;
         // ID, group, link and type; where they lie differs.
-        let rows = text
-            .lines()
-            .filter(|line| line.contains('|') && !line.starts_with("ID"));
+        let rows = text.lines().filter(|line| line.contains('|') && !line.starts_with("ID"));
         rows.map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             [cells[0], cells[1], cells[2], cells[4]].join(" ")
@@ -437,14 +314,8 @@ fn the_reference_lists_our_objects_and_finds_no_signature() {
     };
     let ours = objects("tiny-ours.sif");
     assert_eq!(ours, objects("tiny-theirs.sif"));
-    assert_eq!(
-        ours.last().map(String::as_str),
-        Some("4 1 NONE FS (Squashfs/*System/amd64)")
-    );
-    let header = both
-        .theirs(Who::Root, &["sif", "header", "tiny-ours.sif"])
-        .ok()
-        .stdout;
+    assert_eq!(ours.last().map(String::as_str), Some("4 1 NONE FS (Squashfs/*System/amd64)"));
+    let header = both.theirs(Who::Root, &["sif", "header", "tiny-ours.sif"]).ok().stdout;
     for line in [
         "Launch Script:        #!/usr/bin/env run-singularity",
         "Primary Architecture: amd64",
@@ -452,21 +323,11 @@ fn the_reference_lists_our_objects_and_finds_no_signature() {
     ] {
         assert!(header.contains(line), "{line} in {header}");
     }
-    let verified = both
-        .theirs(Who::Root, &["verify", "tiny-ours.sif"])
-        .fails_with(255);
-    assert!(
-        verified.stderr.contains("signature not found"),
-        "{verified}"
-    );
+    let verified = both.theirs(Who::Root, &["verify", "tiny-ours.sif"]).fails_with(255);
+    assert!(verified.stderr.contains("signature not found"), "{verified}");
     // It can sign what we wrote, and the signed file still runs everywhere.
-    let dump = both
-        .theirs(Who::Root, &["sif", "dump", "1", "tiny-ours.sif"])
-        .ok();
-    assert!(
-        dump.stdout.starts_with("bootstrap: docker\nfrom: "),
-        "{dump}"
-    );
+    let dump = both.theirs(Who::Root, &["sif", "dump", "1", "tiny-ours.sif"]).ok();
+    assert!(dump.stdout.starts_with("bootstrap: docker\nfrom: "), "{dump}");
 }
 
 /// A large image of real packages: hard links, capabilities, Perl and Ruby.
@@ -489,8 +350,5 @@ fn a_cow_speaks_alike() {
         assert_eq!(ran.ok().stdout, said.stdout);
     }
     let listed = apptainer.root(&["apptainer", "sif", "list", &there]).ok();
-    assert!(
-        listed.stdout.contains("FS (Squashfs/*System/amd64)"),
-        "{listed}"
-    );
+    assert!(listed.stdout.contains("FS (Squashfs/*System/amd64)"), "{listed}");
 }

@@ -68,36 +68,12 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "siforge-launch",
         ],
     ),
-    (
-        "siforge-operator",
-        &[
-            "siforge-crds",
-            "siforge-reference",
-            "siforge-oci",
-            "siforge-build",
-            "siforge-store",
-        ],
-    ),
+    ("siforge-operator", &["siforge-crds", "siforge-reference", "siforge-oci", "siforge-build", "siforge-store"]),
     (
         "siforge-node-agent",
-        &[
-            "siforge-crds",
-            "siforge-reference",
-            "siforge-store",
-            "siforge-sif",
-            "siforge-launch",
-            "siforge-agent-api",
-        ],
+        &["siforge-crds", "siforge-reference", "siforge-store", "siforge-sif", "siforge-launch", "siforge-agent-api"],
     ),
-    (
-        "siforge-spank",
-        &[
-            "siforge-reference",
-            "siforge-sif",
-            "siforge-launch",
-            "siforge-agent-api",
-        ],
-    ),
+    ("siforge-spank", &["siforge-reference", "siforge-sif", "siforge-launch", "siforge-agent-api"]),
     (
         "siforge-cli",
         &[
@@ -122,20 +98,11 @@ const FORKING: [&str; 2] = ["crates/launch/src", "node-agent/spank/src"];
 fn every_invariant_is_written_down_and_checked() {
     let path = source_root().join("ARCHITECTURE.md");
     let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let written: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("Invariant: "))
-        .collect();
+    let written: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("Invariant: ")).collect();
     let checked: BTreeSet<&str> = SENTENCES.iter().copied().collect();
-    let lines = |set: Vec<&&str>| {
-        set.into_iter()
-            .map(|line| format!("Invariant: {line}\n"))
-            .collect::<String>()
-    };
-    let (missing, unchecked) = (
-        lines(checked.difference(&written).collect()),
-        lines(written.difference(&checked).collect()),
-    );
+    let lines = |set: Vec<&&str>| set.into_iter().map(|line| format!("Invariant: {line}\n")).collect::<String>();
+    let (missing, unchecked) =
+        (lines(checked.difference(&written).collect()), lines(written.difference(&checked).collect()));
     assert!(
         missing.is_empty() && unchecked.is_empty(),
         "ARCHITECTURE.md lacks:\n{missing}\nno check for:\n{unchecked}"
@@ -150,13 +117,8 @@ fn foreign_dependencies() -> Violations {
             broken.push(format!("{name} is not in the table"));
             continue;
         };
-        let own = dependencies
-            .iter()
-            .filter(|dependency| packages.contains_key(*dependency));
-        broken.extend(
-            own.filter(|own| !allowed.contains(&own.as_str()))
-                .map(|own| format!("{name} depends on {own}")),
-        );
+        let own = dependencies.iter().filter(|dependency| packages.contains_key(*dependency));
+        broken.extend(own.filter(|own| !allowed.contains(&own.as_str())).map(|own| format!("{name} depends on {own}")));
     }
     broken
 }
@@ -168,28 +130,20 @@ fn kubernetes_clients() -> Violations {
     let mut broken = Vec::new();
     for name in packages().keys().filter(|name| *name != "siforge-operator") {
         // crds uses kube for its derive macro alone; the client behind it is then not linked.
-        let client = closure(name)
-            .into_iter()
-            .filter(|package| CLIENTS.contains(&package.name.as_str()));
+        let client = closure(name).into_iter().filter(|package| CLIENTS.contains(&package.name.as_str()));
         broken.extend(client.map(|package| format!("{name} links {}", package.name)));
     }
     broken
 }
 
 fn kubernetes_in_crates() -> Violations {
-    let crates = packages().keys().filter(|name| {
-        root()
-            .join("crates")
-            .join(name.trim_start_matches("siforge-"))
-            .is_dir()
-    });
+    let crates =
+        packages().keys().filter(|name| root().join("crates").join(name.trim_start_matches("siforge-")).is_dir());
     let knows = |name: &String| {
         let words = closure(name)
             .into_iter()
             .filter(|package| package.name.starts_with("kube") || package.name == "k8s-openapi");
-        words
-            .map(|package| format!("{name} links {}", package.name))
-            .collect::<Vec<_>>()
+        words.map(|package| format!("{name} links {}", package.name)).collect::<Vec<_>>()
     };
     crates.flat_map(knows).collect()
 }
@@ -204,10 +158,7 @@ fn heavy_agents() -> Violations {
     agents
         .iter()
         .flat_map(|name| {
-            closure(name)
-                .into_iter()
-                .filter(heavy)
-                .map(move |package| format!("{name} links {}", package.name))
+            closure(name).into_iter().filter(heavy).map(move |package| format!("{name} links {}", package.name))
         })
         .collect()
 }
@@ -215,73 +166,40 @@ fn heavy_agents() -> Violations {
 fn asynchronous_formats() -> Violations {
     let mut broken = Vec::new();
     for name in ["siforge-rootfs", "siforge-squashfs", "siforge-sif"] {
-        let asynchronous = closure(name).into_iter().filter(|package| {
-            ["tokio", "futures", "async-std", "reqwest"].contains(&package.name.as_str())
-        });
+        let asynchronous = closure(name)
+            .into_iter()
+            .filter(|package| ["tokio", "futures", "async-std", "reqwest"].contains(&package.name.as_str()));
         broken.extend(asynchronous.map(|package| format!("{name} links {}", package.name)));
     }
     let formats = sources().iter().filter(|source| {
-        ["crates/rootfs/src", "crates/squashfs/src", "crates/sif/src"]
-            .iter()
-            .any(|dir| is_below(source, dir))
+        ["crates/rootfs/src", "crates/squashfs/src", "crates/sif/src"].iter().any(|dir| is_below(source, dir))
     });
-    broken.extend(
-        formats.flat_map(|source| found(source, &["std::net", "TcpStream", "UnixStream", "async"])),
-    );
+    broken.extend(formats.flat_map(|source| found(source, &["std::net", "TcpStream", "UnixStream", "async"])));
     broken
 }
 
 fn wordy_launch() -> Violations {
-    let launch = sources()
-        .iter()
-        .filter(|source| is_below(source, "crates/launch/src"));
-    launch
-        .flat_map(|source| {
-            found(
-                source,
-                &["sif", "Sif", "oci", "Oci", "slurm", "Slurm", "spank"],
-            )
-        })
-        .collect()
+    let launch = sources().iter().filter(|source| is_below(source, "crates/launch/src"));
+    launch.flat_map(|source| found(source, &["sif", "Sif", "oci", "Oci", "slurm", "Slurm", "spank"])).collect()
 }
 
 fn unsafe_code() -> Violations {
-    let others = sources()
-        .iter()
-        .filter(|source| !FORKING.iter().any(|dir| is_below(source, dir)));
+    let others = sources().iter().filter(|source| !FORKING.iter().any(|dir| is_below(source, dir)));
     others
         .flat_map(|source| {
-            source
-                .code
-                .lines()
-                .zip(1..)
-                .filter(|(line, _)| is_unsafe(line))
-                .map(|(_, line)| at(source, line, "unsafe"))
+            source.code.lines().zip(1..).filter(|(line, _)| is_unsafe(line)).map(|(_, line)| at(source, line, "unsafe"))
         })
         .collect()
 }
 
 /// `unsafe {`, `unsafe fn`, `unsafe impl`, `#[unsafe(no_mangle)]`; not the lint's name.
 fn is_unsafe(line: &str) -> bool {
-    line.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .any(|word| word == "unsafe")
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
 }
 
 fn environment_readers() -> Violations {
-    let others = product_sources().filter(|source| {
-        source
-            .path
-            .file_name()
-            .is_some_and(|name| name != "config.rs")
-    });
-    others
-        .flat_map(|source| {
-            found(
-                source,
-                &["env::var", "env::var_os", "env::vars", "env::vars_os"],
-            )
-        })
-        .collect()
+    let others = product_sources().filter(|source| source.path.file_name().is_some_and(|name| name != "config.rs"));
+    others.flat_map(|source| found(source, &["env::var", "env::var_os", "env::vars", "env::vars_os"])).collect()
 }
 
 fn environment_and_exits() -> Violations {
@@ -289,26 +207,9 @@ fn environment_and_exits() -> Violations {
 }
 
 fn exits() -> Violations {
-    let others = product_sources().filter(|source| {
-        source
-            .path
-            .file_name()
-            .is_some_and(|name| name != "main.rs")
-    });
+    let others = product_sources().filter(|source| source.path.file_name().is_some_and(|name| name != "main.rs"));
     let others = others.filter(|source| !FORKING.iter().any(|dir| is_below(source, dir)));
-    others
-        .flat_map(|source| {
-            found(
-                source,
-                &[
-                    "process::exit",
-                    "process::abort",
-                    "libc::_exit",
-                    "libc::exit",
-                ],
-            )
-        })
-        .collect()
+    others.flat_map(|source| found(source, &["process::exit", "process::abort", "libc::_exit", "libc::exit"])).collect()
 }
 
 fn orphans() -> Violations {
@@ -322,13 +223,7 @@ fn orphans() -> Violations {
         .collect();
     while let Some(path) = queue.pop() {
         if reached.insert(path.clone()) {
-            queue.extend(
-                Source {
-                    code: code_of(&path),
-                    path,
-                }
-                .modules(),
-            );
+            queue.extend(Source { code: code_of(&path), path }.modules());
         }
     }
     let all = sources().iter().filter(|source| !is_below(source, "fuzz"));
@@ -348,17 +243,10 @@ fn oversized() -> Violations {
         if lines > 600 {
             broken.push(format!("{}: {lines} lines of code", shown(&source.path)));
         }
-        let long = source
-            .functions()
-            .into_iter()
-            .filter(|function| function.lines > 80);
-        broken.extend(long.map(|function| {
-            at(
-                source,
-                function.line,
-                &format!("{} has {} lines", function.name, function.lines),
-            )
-        }));
+        let long = source.functions().into_iter().filter(|function| function.lines > 80);
+        broken.extend(
+            long.map(|function| at(source, function.line, &format!("{} has {} lines", function.name, function.lines))),
+        );
     }
     broken
 }
@@ -366,16 +254,11 @@ fn oversized() -> Violations {
 fn stale_generated_files() -> Violations {
     let path = source_root().join("crds/singularityimages.siforge.dev.yaml");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    let printed = run(Command::new(binary("siforge-operator")).arg("crd"))
-        .ok()
-        .stdout;
+    let printed = run(Command::new(binary("siforge-operator")).arg("crd")).ok().stdout;
     if committed == printed {
         Vec::new()
     } else {
-        vec![format!(
-            "{} differs from `siforge-operator crd`: run make crd",
-            shown(&path)
-        )]
+        vec![format!("{} differs from `siforge-operator crd`: run make crd", shown(&path))]
     }
 }
 
@@ -388,10 +271,8 @@ fn product_sources() -> impl Iterator<Item = &'static Source> {
             || path.contains("/benches/")
             || path.contains("/fuzz/")
             || path.contains("/examples/");
-        let test_module = source
-            .path
-            .file_stem()
-            .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"));
+        let test_module =
+            source.path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"));
         !test && !test_module && !path.ends_with("build.rs")
     })
 }
@@ -401,15 +282,9 @@ fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
     SOURCES.get_or_init(|| {
         let root = root();
-        let list = run(Command::new("git")
-            .args(["ls-files", "-co", "--exclude-standard", "*.rs"])
-            .current_dir(&root))
-        .ok();
-        let paths = list
-            .stdout
-            .lines()
-            .map(|line| root.join(line))
-            .filter(|path| path.is_file());
+        let list =
+            run(Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(&root)).ok();
+        let paths = list.stdout.lines().map(|line| root.join(line)).filter(|path| path.is_file());
         paths.map(|path| Source::read(&path)).collect()
     })
 }
@@ -417,12 +292,7 @@ fn sources() -> &'static [Source] {
 fn found(source: &Source, patterns: &[&str]) -> Violations {
     patterns
         .iter()
-        .flat_map(|pattern| {
-            source
-                .lines_with(pattern)
-                .into_iter()
-                .map(|line| at(source, line, pattern))
-        })
+        .flat_map(|pattern| source.lines_with(pattern).into_iter().map(|line| at(source, line, pattern)))
         .collect()
 }
 
@@ -435,16 +305,11 @@ fn is_below(source: &Source, dir: &str) -> bool {
 }
 
 fn shown(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
 fn root() -> PathBuf {
-    source_root()
-        .canonicalize()
-        .unwrap_or_else(|e| panic!("{}: {e}", source_root().display()))
+    source_root().canonicalize().unwrap_or_else(|e| panic!("{}: {e}", source_root().display()))
 }
 
 /// Packages of the workspace with their direct dependencies, dev-dependencies left out.
@@ -454,16 +319,9 @@ fn packages() -> &'static BTreeMap<String, Vec<String>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let direct = |package: &Value| {
-            list(&package["dependencies"])
-                .iter()
-                .filter(|d| d["kind"] != "dev")
-                .map(|d| text(&d["name"]))
-                .collect()
+            list(&package["dependencies"]).iter().filter(|d| d["kind"] != "dev").map(|d| text(&d["name"])).collect()
         };
-        list(&metadata()["packages"])
-            .iter()
-            .map(|package| (text(&package["name"]), direct(package)))
-            .collect()
+        list(&metadata()["packages"]).iter().map(|package| (text(&package["name"]), direct(package))).collect()
     })
 }
 
@@ -471,16 +329,8 @@ fn metadata() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
     METADATA.get_or_init(|| {
         let mut cargo = Command::new(config::cargo());
-        let printed = run(cargo
-            .args([
-                "metadata",
-                "--format-version",
-                "1",
-                "--no-deps",
-                "--offline",
-            ])
-            .current_dir(root()))
-        .ok();
+        let printed =
+            run(cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root())).ok();
         serde_json::from_str(&printed.stdout).unwrap_or_else(|e| panic!("cargo metadata: {e}"))
     })
 }
@@ -495,20 +345,13 @@ struct Linked {
 /// All that `cargo build -p name` links: features are those of this build, not of the whole workspace.
 fn closure(name: &str) -> Vec<Linked> {
     let mut cargo = Command::new(config::cargo());
-    cargo
-        .args([
-            "tree", "-e", "normal", "--prefix", "none", "-f", "{p}|{f}", "-p", name,
-        ])
-        .current_dir(root());
+    cargo.args(["tree", "-e", "normal", "--prefix", "none", "-f", "{p}|{f}", "-p", name]).current_dir(root());
     let printed = run(&mut cargo).ok().stdout;
     let lines = printed.lines().filter_map(|line| line.split_once('|'));
     lines
         .map(|(package, features)| Linked {
             name: package.split(' ').next().unwrap_or_default().to_owned(),
-            features: features
-                .split(',')
-                .map(|feature| feature.trim_end_matches(" (*)").to_owned())
-                .collect(),
+            features: features.split(',').map(|feature| feature.trim_end_matches(" (*)").to_owned()).collect(),
         })
         .collect()
 }

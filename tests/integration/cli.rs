@@ -12,9 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::{Value, json};
-use siforge_tests::{
-    Compression, Finished, Image, Registry, Siforge, Tar, images, need, run, wait_until,
-};
+use siforge_tests::{Compression, Finished, Image, Registry, Siforge, Tar, images, need, run, wait_until};
 
 /// A registry with `tiny` and `static`, and for root and for a user the two as `out/*.sif`.
 struct Site {
@@ -51,10 +49,7 @@ impl Site {
 fn static_image() -> Image {
     let busybox = std::fs::read(need::program("busybox")).unwrap();
     Image::new()
-        .layer(
-            Tar::new().file("busybox", 0o755, busybox).finish(),
-            Compression::Zstd,
-        )
+        .layer(Tar::new().file("busybox", 0o755, busybox).finish(), Compression::Zstd)
         .config("Entrypoint", json!(["/busybox", "echo"]))
         .config("Cmd", json!(["from", "CMD"]))
         .config("Env", json!(["PATH=/", "GREETING=a b"]))
@@ -80,17 +75,9 @@ fn refused(words: &[&str], parts: &[&str]) {
 #[track_caller]
 fn assert_refused(siforge: &Siforge, ran: &Finished, parts: &[&str]) {
     assert_eq!(ran.code(), 255, "{}: {ran}", siforge.who());
-    assert!(
-        ran.stdout.is_empty() && !ran.stderr.contains("panicked"),
-        "{}: {ran}",
-        siforge.who()
-    );
+    assert!(ran.stdout.is_empty() && !ran.stderr.contains("panicked"), "{}: {ran}", siforge.who());
     for part in parts {
-        assert!(
-            ran.stderr.contains(part),
-            "{}: {part:?} in {ran}",
-            siforge.who()
-        );
+        assert!(ran.stderr.contains(part), "{}: {part:?} in {ran}", siforge.who());
     }
 }
 
@@ -104,25 +91,13 @@ fn exit_codes_and_signals_pass_through() {
         check(&exec(&["sh", "-c", "exit 254"]), 254, "");
         check(&exec(&["sh", "-c", "kill -TERM $$"]), 128 + 15, "");
         check(&exec(&["sh", "-c", "kill -KILL $$"]), 128 + 9, "");
-        refused(
-            &exec(&["no-such-command"]),
-            &["no-such-command", "executable file not found in $PATH"],
-        );
-        refused(
-            &exec(&["/no/such/command"]),
-            &["/no/such/command", "No such file or directory"],
-        );
-        refused(
-            &exec(&["/etc/passwd"]),
-            &["/etc/passwd", "Permission denied"],
-        );
+        refused(&exec(&["no-such-command"]), &["no-such-command", "executable file not found in $PATH"]);
+        refused(&exec(&["/no/such/command"]), &["/no/such/command", "No such file or directory"]);
+        refused(&exec(&["/etc/passwd"]), &["/etc/passwd", "Permission denied"]);
     }
     refused(&["exec", "no-such.sif", "true"], &["no-such.sif"]);
     refused(&["exec", "tiny.sif"], &["COMMAND"]);
-    refused(
-        &["exec", "--no-such-option", "tiny.sif", "true"],
-        &["--no-such-option"],
-    );
+    refused(&["exec", "--no-such-option", "tiny.sif", "true"], &["--no-such-option"]);
 }
 
 /// A signal to the started process reaches the command, under an init of ours too.
@@ -130,18 +105,10 @@ fn exit_codes_and_signals_pass_through() {
 fn signals_reach_the_command() {
     for siforge in &site().users {
         for options in [&[][..], &["--pid"]] {
-            let script =
-                "trap 'echo got it; exit 9' USR1; echo ready; while :; do sleep 0.05; done";
+            let script = "trap 'echo got it; exit 9' USR1; echo ready; while :; do sleep 0.05; done";
             let mut command = siforge.command();
-            command
-                .arg("exec")
-                .args(options)
-                .args(["tiny.sif", "sh", "-c", script]);
-            let mut child = command
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
+            command.arg("exec").args(options).args(["tiny.sif", "sh", "-c", script]);
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
             let mut out = child.stdout.take().unwrap();
             let mut said = [0; 6];
             out.read_exact(&mut said).unwrap();
@@ -169,35 +136,17 @@ fn standard_streams_pass_through() {
             &["run", "tiny.sif", "cat"],
             &["shell", "tiny.sif", "-c", "cat"],
         ] {
-            assert_eq!(
-                with_input(siforge, words, &bytes),
-                bytes,
-                "{} {words:?}",
-                siforge.who()
-            );
+            assert_eq!(with_input(siforge, words, &bytes), bytes, "{} {words:?}", siforge.who());
         }
-        assert_eq!(
-            with_input(siforge, &["shell", "tiny.sif"], b"echo $TINY; exit\n"),
-            b"yes\n"
-        );
-        let both = siforge
-            .run(&["exec", "tiny.sif", "sh", "-c", "echo out; echo err >&2"])
-            .ok();
-        assert_eq!(
-            (both.stdout.as_str(), both.stderr.as_str()),
-            ("out\n", "err\n")
-        );
+        assert_eq!(with_input(siforge, &["shell", "tiny.sif"], b"echo $TINY; exit\n"), b"yes\n");
+        let both = siforge.run(&["exec", "tiny.sif", "sh", "-c", "echo out; echo err >&2"]).ok();
+        assert_eq!((both.stdout.as_str(), both.stderr.as_str()), ("out\n", "err\n"));
     }
 }
 
 fn with_input(siforge: &Siforge, words: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = siforge.command();
-    let mut child = command
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || stdin.write_all(input).unwrap());
@@ -207,48 +156,13 @@ fn with_input(siforge: &Siforge, words: &[&str], input: &[u8]) -> Vec<u8> {
 
 #[test]
 fn images_without_a_shell_run() {
-    check(
-        &["exec", "static.sif", "/busybox", "echo", "a  b"],
-        0,
-        "a  b\n",
-    );
-    check(
-        &[
-            "exec",
-            "static.sif",
-            "busybox",
-            "sh",
-            "-c",
-            "echo \"$GREETING\"",
-        ],
-        0,
-        "a b\n",
-    );
+    check(&["exec", "static.sif", "/busybox", "echo", "a  b"], 0, "a  b\n");
+    check(&["exec", "static.sif", "busybox", "sh", "-c", "echo \"$GREETING\""], 0, "a b\n");
     check(&["run", "static.sif"], 0, "from CMD\n");
     // Without a shell nobody evaluates.
-    check(
-        &["run", "static.sif", "c d", "$GREETING"],
-        0,
-        "c d $GREETING\n",
-    );
-    check(
-        &["run", "--no-eval", "static.sif", "$GREETING"],
-        0,
-        "$GREETING\n",
-    );
-    check(
-        &[
-            "exec",
-            "--pid",
-            "static.sif",
-            "/busybox",
-            "sh",
-            "-c",
-            "exit 5",
-        ],
-        5,
-        "",
-    );
+    check(&["run", "static.sif", "c d", "$GREETING"], 0, "c d $GREETING\n");
+    check(&["run", "--no-eval", "static.sif", "$GREETING"], 0, "$GREETING\n");
+    check(&["exec", "--pid", "static.sif", "/busybox", "sh", "-c", "exit 5"], 5, "");
     refused(&["shell", "static.sif"], &["no shell", "/bin/sh"]);
     refused(&["exec", "static.sif", "sh"], &["sh", "not found"]);
 }
@@ -262,21 +176,12 @@ fn a_directory_is_an_image() {
         std::fs::copy(need::program("busybox"), bin.join("busybox")).unwrap();
         std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
         let path = dir.display().to_string();
-        let ran = siforge
-            .run(&["exec", &path, "sh", "-c", "echo in a directory; exit 3"])
-            .fails_with(3);
+        let ran = siforge.run(&["exec", &path, "sh", "-c", "echo in a directory; exit 3"]).fails_with(3);
         assert_eq!(ran.stdout, "in a directory\n", "{}", siforge.who());
-        assert_refused(
-            siforge,
-            &siforge.run(&["exec", &path, "nothing"]),
-            &["nothing", "not found"],
-        );
+        assert_refused(siforge, &siforge.run(&["exec", &path, "nothing"]), &["nothing", "not found"]);
     }
     let site = site();
-    refused(
-        &["exec", &site.users[0].out().display().to_string(), "x"],
-        &["x"],
-    );
+    refused(&["exec", &site.users[0].out().display().to_string(), "x"], &["x"]);
 }
 
 /// `docker://` is pulled once into the cache; then only the manifest and config are asked for.
@@ -287,12 +192,7 @@ fn images_of_a_registry_run_through_a_cache() {
         let exec = |options: &[&str]| {
             let reference = site.registry.reference("tiny");
             let mut command = siforge.command();
-            command.args(["exec", "--no-https"]).args(options).args([
-                &reference,
-                "sh",
-                "-c",
-                "echo $TINY; exit 4",
-            ]);
+            command.args(["exec", "--no-https"]).args(options).args([&reference, "sh", "-c", "echo $TINY; exit 4"]);
             let ran = run(&mut command).fails_with(4);
             assert_eq!(ran.stdout, "yes\n", "{ran}");
             ran
@@ -300,53 +200,31 @@ fn images_of_a_registry_run_through_a_cache() {
         let first = exec(&[]);
         assert!(first.stderr.contains("fetched"), "{first}");
         let second = exec(&[]);
-        assert!(
-            !second.stderr.contains("fetched") && !second.stderr.contains("converting"),
-            "{second}"
-        );
+        assert!(!second.stderr.contains("fetched") && !second.stderr.contains("converting"), "{second}");
         assert_eq!(exec(&["--quiet"]).stderr, "");
         let unknown = site.registry.reference("tiny:none");
-        assert_refused(
-            &siforge,
-            &siforge.run(&["exec", "--no-https", &unknown, "true"]),
-            &["no such tag"],
-        );
+        assert_refused(&siforge, &siforge.run(&["exec", "--no-https", &unknown, "true"]), &["no such tag"]);
     }
 }
 
 #[test]
 fn inspect_tells_of_labels_scripts_and_objects() {
     for siforge in &site().users {
-        let inspect = |words: &[&str]| {
-            siforge
-                .run(&[&["inspect"], words, &["tiny.sif"]].concat())
-                .ok()
-                .stdout
-        };
+        let inspect = |words: &[&str]| siforge.run(&[&["inspect"], words, &["tiny.sif"]].concat()).ok().stdout;
         assert!(inspect(&[]).contains("org.opencontainers.image.title: tiny\n"));
         assert!(inspect(&["--deffile"]).starts_with("bootstrap: docker\nfrom: "));
         assert!(inspect(&["--runscript"]).contains("/bin/sh"));
         assert!(inspect(&["--environment"]).contains("TINY"));
         let json: Value = serde_json::from_str(&inspect(&["--all", "--json"])).unwrap();
-        assert_eq!(
-            json["data"]["attributes"]["labels"]["org.opencontainers.image.title"], "tiny",
-            "{json}"
-        );
+        assert_eq!(json["data"]["attributes"]["labels"]["org.opencontainers.image.title"], "tiny", "{json}");
         assert!(inspect(&["--list-objects"]).contains("Partition"));
-        assert_refused(
-            siforge,
-            &siforge.run(&["inspect", "none.sif"]),
-            &["none.sif"],
-        );
+        assert_refused(siforge, &siforge.run(&["inspect", "none.sif"]), &["none.sif"]);
     }
     for siforge in &site().users {
         let version = siforge.run(&["version"]).ok().stdout;
         // cwltool's pattern.
         let parts: Vec<&str> = version.trim_end().split(" version ").collect();
-        assert!(
-            parts[0] == "siforge" && parts[1].split('.').count() == 3,
-            "{version}"
-        );
+        assert!(parts[0] == "siforge" && parts[1].split('.').count() == 3, "{version}");
         assert_eq!(siforge.run(&["--version"]).ok().code(), 0);
     }
 }
@@ -355,15 +233,7 @@ fn inspect_tells_of_labels_scripts_and_objects() {
 #[test]
 fn a_dry_run_prints_its_plan_and_does_nothing() {
     for siforge in &site().users {
-        let words = [
-            "exec",
-            "--dry-run",
-            "--bind",
-            "/usr:/mnt:ro",
-            "tiny.sif",
-            "touch",
-            "/tmp/siforge-dry-run-ran",
-        ];
+        let words = ["exec", "--dry-run", "--bind", "/usr:/mnt:ro", "tiny.sif", "touch", "/tmp/siforge-dry-run-ran"];
         let plan: Value = serde_json::from_str(&siforge.run(&words).ok().stdout).unwrap();
         let text = plan.to_string();
         for part in ["touch", "/usr", "/mnt", "TINY"] {
@@ -382,9 +252,7 @@ fn nothing_mounted_from(dir: &std::path::Path) {
     let dir = dir.display().to_string();
     wait_until(SOON, &format!("no mount or loop device of {dir}"), || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let loops = run(Command::new("losetup").args(["--list", "--output", "BACK-FILE"]))
-            .ok()
-            .stdout;
+        let loops = run(Command::new("losetup").args(["--list", "--output", "BACK-FILE"])).ok().stdout;
         !mounts.contains(&dir) && !loops.contains(&dir)
     });
 }

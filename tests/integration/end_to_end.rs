@@ -17,10 +17,7 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-e2e-")
-            .tempdir()
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("siforge-e2e-").tempdir().unwrap();
         siforge_tests::image::open_to_all(dir.path());
         let registry = Registry::plain();
         registry.push("tiny:latest", &images::tiny());
@@ -32,20 +29,8 @@ impl Site {
         let operator = site::start_operator(dir.path(), &store, &cluster.kubeconfig());
         let agent = site::start_agent(dir.path(), &store, &socket);
         let slurm = site::start_slurm(dir.path(), &socket);
-        site::publish(
-            cluster,
-            &namespace,
-            "tiny",
-            &format!("{}/tiny:latest", registry.address()),
-        );
-        Self {
-            slurm,
-            agent,
-            _operator: operator,
-            _registry: registry,
-            dir,
-            namespace,
-        }
+        site::publish(cluster, &namespace, "tiny", &format!("{}/tiny:latest", registry.address()));
+        Self { slurm, agent, _operator: operator, _registry: registry, dir, namespace }
     }
 
     /// `sif://namespace/tiny`.
@@ -55,18 +40,14 @@ impl Site {
 
     fn siforge(&self, user: &User, words: &[&str]) -> Finished {
         let mut siforge = user.command(binary("siforge"));
-        run(siforge
-            .args(words)
-            .env("SIFORGE_AGENT_SOCKET", site::socket_in(self.dir.path())))
+        run(siforge.args(words).env("SIFORGE_AGENT_SOCKET", site::socket_in(self.dir.path())))
     }
 
     fn mounts(&self) -> usize {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         mounts
             .lines()
-            .filter(|line| {
-                line.contains(&*self.dir.path().to_string_lossy()) && line.contains(" squashfs ")
-            })
+            .filter(|line| line.contains(&*self.dir.path().to_string_lossy()) && line.contains(" squashfs "))
             .count()
     }
 }
@@ -77,55 +58,20 @@ fn from_kubectl_apply_to_a_slurm_job() {
     let user = User::ordinary();
     let image = site.image();
 
-    let ran = site
-        .siforge(
-            user,
-            &["exec", &image, "sh", "-c", "echo $TINY $(id -u); exit 5"],
-        )
-        .fails_with(5);
+    let ran = site.siforge(user, &["exec", &image, "sh", "-c", "echo $TINY $(id -u); exit 5"]).fails_with(5);
     assert_eq!(ran.stdout, format!("yes {}\n", user.uid));
 
     let option = format!("--sif={image}");
-    let step = site
-        .slurm
-        .srun_as(
-            user,
-            &[
-                "-N2",
-                "--ntasks-per-node=2",
-                &option,
-                "sh",
-                "-c",
-                "echo $TINY $(id -u)",
-            ],
-        )
-        .ok();
-    assert_eq!(
-        step.stdout,
-        format!("yes {}\n", user.uid).repeat(4),
-        "{step}"
-    );
-    site.slurm
-        .srun_as(user, &[&option, "sh", "-c", "exit 9"])
-        .fails_with(9);
-    assert_eq!(
-        site.mounts(),
-        1,
-        "one kernel mount of the node for all launches"
-    );
+    let step =
+        site.slurm.srun_as(user, &["-N2", "--ntasks-per-node=2", &option, "sh", "-c", "echo $TINY $(id -u)"]).ok();
+    assert_eq!(step.stdout, format!("yes {}\n", user.uid).repeat(4), "{step}");
+    site.slurm.srun_as(user, &[&option, "sh", "-c", "exit 9"]).fails_with(9);
+    assert_eq!(site.mounts(), 1, "one kernel mount of the node for all launches");
 
     let unknown = format!("--sif=sif://{}/unknown", site.namespace);
-    let failed = site
-        .slurm
-        .srun_as(user, &[&unknown, "sh", "-c", "echo on the host"]);
-    assert!(
-        !failed.success() && !failed.stdout.contains("on the host"),
-        "{failed}"
-    );
-    assert!(
-        failed.stderr.contains("unknown"),
-        "the message names the image: {failed}"
-    );
+    let failed = site.slurm.srun_as(user, &[&unknown, "sh", "-c", "echo on the host"]);
+    assert!(!failed.success() && !failed.stdout.contains("on the host"), "{failed}");
+    assert!(failed.stderr.contains("unknown"), "the message names the image: {failed}");
     let script = format!("#!/bin/sh\nsrun {unknown} echo on the host\n");
     let job = site.slurm.sbatch(user, &[], &script);
     assert_eq!(job.state, "FAILED", "{job:?}");

@@ -16,36 +16,20 @@ use siforge_tests::image::sha256;
 use siforge_tests::{Compression, Image, Listing, Registry, Siforge, Tar, overlay, run};
 
 /// What siforge adds to every image, at its top.
-const ADDED: [&str; 7] = [
-    ".singularity.d",
-    ".exec",
-    ".run",
-    ".shell",
-    ".test",
-    "environment",
-    "singularity",
-];
+const ADDED: [&str; 7] = [".singularity.d", ".exec", ".run", ".shell", ".test", "environment", "singularity"];
 
 /// An image of these tars, the codecs taken in turn.
 fn image(layers: &[Vec<u8>], codecs: &[Compression]) -> Image {
     let image = Image::new().config("Cmd", json!(["/bin/sh"]));
     let codecs = codecs.iter().cycle();
-    layers
-        .iter()
-        .zip(codecs)
-        .fold(image, |image, (tar, codec)| {
-            image.layer(tar.clone(), *codec)
-        })
+    layers.iter().zip(codecs).fold(image, |image, (tar, codec)| image.layer(tar.clone(), *codec))
 }
 
 const ALL_CODECS: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::Plain];
 
 /// The primary partition: offset and bytes.
 fn partition(sif: &Path) -> (u64, u64) {
-    let partition = Sif::open(File::open(sif).unwrap())
-        .unwrap()
-        .primary_partition()
-        .unwrap();
+    let partition = Sif::open(File::open(sif).unwrap()).unwrap().primary_partition().unwrap();
     (partition.offset, partition.size)
 }
 
@@ -59,11 +43,7 @@ fn mount(sif: &Path, dir: &Path) -> PathBuf {
     let point = dir.join("kernel");
     fs::create_dir(&point).unwrap();
     let options = format!("ro,loop,offset={offset},sizelimit={size}");
-    run(Command::new("mount")
-        .args(["-t", "squashfs", "-o", &options])
-        .arg(sif)
-        .arg(&point))
-    .ok();
+    run(Command::new("mount").args(["-t", "squashfs", "-o", &options]).arg(sif).arg(&point)).ok();
     point
 }
 
@@ -72,11 +52,8 @@ fn unsquash(sif: &Path, dir: &Path) -> PathBuf {
     let (offset, _) = partition(sif);
     let point = dir.join("unsquashed");
     let offset = offset.to_string();
-    run(Command::new("unsquashfs")
-        .args(["-no-progress", "-quiet", "-offset", &offset, "-dest"])
-        .arg(&point)
-        .arg(sif))
-    .ok();
+    run(Command::new("unsquashfs").args(["-no-progress", "-quiet", "-offset", &offset, "-dest"]).arg(&point).arg(sif))
+        .ok();
     point
 }
 
@@ -88,10 +65,7 @@ fn of_layers(root: &Path) -> Listing {
 #[track_caller]
 fn same(what: &str, got: &Listing, want: &Listing) {
     let differences = got.differences(want);
-    assert!(
-        differences.is_empty(),
-        "{what} shows the first lines, the second are expected:{differences}"
-    );
+    assert!(differences.is_empty(), "{what} shows the first lines, the second are expected:{differences}");
     assert!(want.0.len() > 3, "{what}: nothing was compared");
 }
 
@@ -105,35 +79,17 @@ fn kernel_and_unsquashfs_show_what_an_overlay_of_the_layers_shows() {
     let sif = siforge.pull(&registry, "nasty", "nasty.sif");
     let want = of_layers(&overlay::mount(siforge.dir(), &layers)).clamped();
     same("the kernel", &of_layers(&mount(&sif, siforge.dir())), &want);
-    same(
-        "unsquashfs",
-        &of_layers(&unsquash(&sif, siforge.dir())),
-        &want,
-    );
-    assert!(
-        want.0.len() > 700 && !want.0.contains_key("links/c/"),
-        "{}",
-        want.0.len()
-    );
+    same("unsquashfs", &of_layers(&unsquash(&sif, siforge.dir())), &want);
+    assert!(want.0.len() > 700 && !want.0.contains_key("links/c/"), "{}", want.0.len());
 
     // gzip and blocks of another size change the bytes, never what they show.
     let other = siforge.out().join("gzip.sif");
-    let pull = [
-        "pull",
-        "--no-https",
-        "--compression=gzip:6",
-        "--block-size=64",
-        "gzip.sif",
-        &registry.reference("nasty"),
-    ];
+    let pull =
+        ["pull", "--no-https", "--compression=gzip:6", "--block-size=64", "gzip.sif", &registry.reference("nasty")];
     siforge.run(&pull).ok();
     assert_ne!(digest(&sif), digest(&other));
     fs::create_dir(siforge.dir().join("gzip")).unwrap();
-    same(
-        "gzip in the kernel",
-        &of_layers(&mount(&other, &siforge.dir().join("gzip"))),
-        &want,
-    );
+    same("gzip in the kernel", &of_layers(&mount(&other, &siforge.dir().join("gzip"))), &want);
 }
 
 #[test]
@@ -200,29 +156,17 @@ fn links_across_layers_and_implied_folders_are_as_umoci_unpacks_them() {
     image.write_layout(&siforge.dir().join("layout"));
     let bundle = siforge.dir().join("bundle");
     let layout = format!("{}:image", siforge.dir().join("layout").display());
-    run(Command::new("umoci")
-        .args(["unpack", "--image", &layout])
-        .arg(&bundle))
-    .ok();
+    run(Command::new("umoci").args(["unpack", "--image", &layout]).arg(&bundle)).ok();
     // umoci dates a folder that it made or wrote into by the clock; siforge by the image or the lower layer.
     let compared = |root: &Path| {
-        let mut listing = of_layers(root).without(|name| {
-            ["dev", "etc", "home", "proc", "root", "sys", "tmp", "var"].contains(&name)
-        });
-        listing
-            .0
-            .values_mut()
-            .filter(|entry| entry.mode.starts_with('d'))
-            .for_each(|entry| entry.mtime = 0);
+        let mut listing =
+            of_layers(root).without(|name| ["dev", "etc", "home", "proc", "root", "sys", "tmp", "var"].contains(&name));
+        listing.0.values_mut().filter(|entry| entry.mode.starts_with('d')).for_each(|entry| entry.mtime = 0);
         listing
     };
     let want = compared(&bundle.join("rootfs"));
     same("the kernel", &compared(&mount(&sif, siforge.dir())), &want);
-    same(
-        "unsquashfs",
-        &compared(&unsquash(&sif, siforge.dir())),
-        &want,
-    );
+    same("unsquashfs", &compared(&unsquash(&sif, siforge.dir())), &want);
     assert_eq!(want.0["d/across"].links, ["again", "d/across"]);
     assert_eq!(want.0["deep"].mode, "d0711");
 }
@@ -238,33 +182,15 @@ fn one_source_gives_one_digest_whoever_pulls_it_and_however() {
     let check = |what: &str, siforge: &Siforge, launcher: &[&str], options: &[&str]| {
         let file = siforge.out().join(format!("{what}.sif"));
         let mut command = siforge.launched_by(launcher);
-        let ran = run(command
-            .args(["pull", "--no-https"])
-            .args(options)
-            .arg(&file)
-            .arg(&source))
-        .ok();
+        let ran = run(command.args(["pull", "--no-https"]).args(options).arg(&file).arg(&source)).ok();
         assert_eq!(digest(&file), want, "{what}");
-        assert!(
-            ran.stderr.contains(&want),
-            "{what}: the digest is told: {ran}"
-        );
+        assert!(ran.stderr.contains(&want), "{what}: the digest is told: {ran}");
     };
     check("from the cache", &root, &[], &[]);
     check("without cache", &root, &[], &["--disable-cache"]);
-    check(
-        "one processor",
-        &root,
-        &["taskset", "-c", "0"],
-        &["--jobs=1"],
-    );
+    check("one processor", &root, &["taskset", "-c", "0"], &["--jobs=1"]);
     check("a user", &user, &[], &[]);
-    check(
-        "a user with a umask",
-        &user,
-        &["sh", "-c", "umask 077; exec \"$@\"", "sh"],
-        &[],
-    );
+    check("a user with a umask", &user, &["sh", "-c", "umask 077; exec \"$@\"", "sh"], &[]);
 
     // Other blobs of the same tars: another manifest, hence another SIF that names it, with the same contents.
     let contents = |name: &str| {
@@ -273,18 +199,11 @@ fn one_source_gives_one_digest_whoever_pulls_it_and_however() {
         of_layers(&unsquash(&root.out().join(format!("{name}.sif")), &dir))
     };
     let first = contents("first");
-    registry.push(
-        "schema2",
-        &image(&layers, &[Compression::Gzip]).docker_schema2(),
-    );
+    registry.push("schema2", &image(&layers, &[Compression::Gzip]).docker_schema2());
     registry.push("zstd", &image(&layers, &[Compression::Zstd]));
     registry.push("plain", &image(&layers, &[Compression::Plain]));
     for name in ["schema2", "zstd", "plain"] {
-        assert_ne!(
-            digest(&root.pull(&registry, name, &format!("{name}.sif"))),
-            want,
-            "{name}"
-        );
+        assert_ne!(digest(&root.pull(&registry, name, &format!("{name}.sif"))), want, "{name}");
         same(name, &contents(name), &first);
     }
 }
@@ -292,26 +211,13 @@ fn one_source_gives_one_digest_whoever_pulls_it_and_however() {
 #[test]
 fn blobs_are_fetched_once() {
     let registry = Registry::plain();
-    registry.push(
-        "once",
-        &image(
-            &[Tar::new().file("a", 0o644, "a").finish()],
-            &[Compression::Gzip],
-        ),
-    );
+    registry.push("once", &image(&[Tar::new().file("a", 0o644, "a").finish()], &[Compression::Gzip]));
     let siforge = Siforge::root();
     siforge.pull(&registry, "once", "1.sif");
     let fetched = registry.requests("GET", "/blobs/");
-    let again = siforge
-        .run(&["pull", "--no-https", "2.sif", &registry.reference("once")])
-        .ok();
+    let again = siforge.run(&["pull", "--no-https", "2.sif", &registry.reference("once")]).ok();
     assert!(again.stderr.contains("already in the cache"), "{again}");
     assert_eq!(fetched, 2, "image config and layer: {}", registry.log());
     // The image config is asked for again, the layer is not.
-    assert_eq!(
-        registry.requests("GET", "/blobs/"),
-        fetched + 1,
-        "{}",
-        registry.log()
-    );
+    assert_eq!(registry.requests("GET", "/blobs/"), fetched + 1, "{}", registry.log());
 }

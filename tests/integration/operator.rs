@@ -25,16 +25,9 @@ fn cluster() -> &'static Cluster {
     static READY: OnceLock<()> = OnceLock::new();
     let cluster = Cluster::shared();
     READY.get_or_init(|| {
-        let crd = run(Command::new(binary("siforge-operator")).arg("crd"))
-            .ok()
-            .stdout;
+        let crd = run(Command::new(binary("siforge-operator")).arg("crd")).ok().stdout;
         cluster.apply(&crd).ok();
-        let args = [
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd/singularityimages.siforge.dev",
-        ];
+        let args = ["wait", "--for=condition=Established", "--timeout=60s", "crd/singularityimages.siforge.dev"];
         cluster.kubectl(&args).ok();
     });
     cluster
@@ -58,17 +51,8 @@ impl Site {
 
     fn without_operator() -> Self {
         let cluster = cluster();
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-site-")
-            .tempdir()
-            .expect("tempdir");
-        Self {
-            cluster,
-            namespace: cluster.namespace(),
-            dir,
-            port: free_port(),
-            operator: None,
-        }
+        let dir = tempfile::Builder::new().prefix("siforge-site-").tempdir().expect("tempdir");
+        Self { cluster, namespace: cluster.namespace(), dir, port: free_port(), operator: None }
     }
 
     fn store_path(&self) -> std::path::PathBuf {
@@ -80,30 +64,15 @@ impl Site {
     }
 
     fn published(&self, name: &str) -> Option<Ref> {
-        self.store()
-            .read_ref(&self.namespace, name)
-            .expect("read the ref")
+        self.store().read_ref(&self.namespace, name).expect("read the ref")
     }
 
     /// Looks at the site's namespace; its Lease is in `lease_namespace`.
     fn command_in(&self, lease_namespace: &str) -> Command {
         let mut command = Command::new(binary("siforge-operator"));
-        command
-            .arg("run")
-            .arg("--init-store")
-            .arg("--store")
-            .arg(self.store_path());
-        command.args([
-            "--namespace",
-            &self.namespace,
-            "--lease-namespace",
-            lease_namespace,
-            "--lease-duration",
-            "6",
-        ]);
-        command
-            .arg(format!("--metrics-addr=127.0.0.1:{}", self.port))
-            .env("KUBECONFIG", self.cluster.kubeconfig());
+        command.arg("run").arg("--init-store").arg("--store").arg(self.store_path());
+        command.args(["--namespace", &self.namespace, "--lease-namespace", lease_namespace, "--lease-duration", "6"]);
+        command.arg(format!("--metrics-addr=127.0.0.1:{}", self.port)).env("KUBECONFIG", self.cluster.kubeconfig());
         command
     }
 
@@ -115,8 +84,7 @@ impl Site {
     fn start_with(&mut self, command: &Command) {
         let process = Process::spawn("operator", self.dir.path(), command);
         process.wait_ready(SOON, "leads", || {
-            self.get("/metrics")
-                .is_ok_and(|text| text.lines().any(|line| line == "siforge_leader 1"))
+            self.get("/metrics").is_ok_and(|text| text.lines().any(|line| line == "siforge_leader 1"))
         });
         self.operator = Some(process);
     }
@@ -134,15 +102,9 @@ impl Site {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|e| e.to_string())?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").map_err(|e| e.to_string())?;
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .map_err(|e| e.to_string())?;
+        stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
-        if head.starts_with("HTTP/1.1 200 ") {
-            Ok(body.to_owned())
-        } else {
-            Err(head.to_owned())
-        }
+        if head.starts_with("HTTP/1.1 200 ") { Ok(body.to_owned()) } else { Err(head.to_owned()) }
     }
 
     /// The value of a series of /metrics, labels included in the name.
@@ -168,10 +130,7 @@ impl Site {
     }
 
     fn kubectl(&self, args: &[&str]) -> String {
-        self.cluster
-            .kubectl(&[&["-n", &self.namespace], args].concat())
-            .ok()
-            .stdout
+        self.cluster.kubectl(&[&["-n", &self.namespace], args].concat()).ok().stdout
     }
 
     fn object(&self, name: &str) -> Value {
@@ -180,22 +139,9 @@ impl Site {
 
     /// Waits with kubectl itself; says what stands in the object and in the log otherwise.
     fn wait_ready(&self, name: &str) -> Value {
-        let args = [
-            "wait",
-            "-n",
-            &self.namespace,
-            "--for=condition=Ready",
-            "--timeout=90s",
-            &format!("sif/{name}"),
-        ];
+        let args = ["wait", "-n", &self.namespace, "--for=condition=Ready", "--timeout=90s", &format!("sif/{name}")];
         let waited = self.cluster.kubectl(&args);
-        assert!(
-            waited.success(),
-            "{}\n{:#}\n{}",
-            waited.output(),
-            self.object(name)["status"],
-            self.log()
-        );
+        assert!(waited.success(), "{}\n{:#}\n{}", waited.output(), self.object(name)["status"], self.log());
         self.object(name)
     }
 
@@ -203,8 +149,7 @@ impl Site {
     fn wait_condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> String {
         wait_for(SOON, &format!("{name}: {kind}={status} {reason}"), || {
             let object = self.object(name);
-            let found =
-                condition(&object, kind).ok_or_else(|| format!("{:#}", object["status"]))?;
+            let found = condition(&object, kind).ok_or_else(|| format!("{:#}", object["status"]))?;
             let same = found["status"] == status
                 && found["reason"] == reason
                 && found["observedGeneration"] == object["metadata"]["generation"];
@@ -220,10 +165,10 @@ impl Site {
     fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         walk(&self.store_path(), &mut |path| {
-            if path.file_name().is_some_and(|name| {
-                name.to_string_lossy()
-                    .starts_with(siforge_store::layout::TEMP_PREFIX)
-            }) {
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(siforge_store::layout::TEMP_PREFIX))
+            {
                 found.push(path.display().to_string());
             }
         });
@@ -242,29 +187,18 @@ fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"]
-        .as_array()?
-        .iter()
-        .find(|condition| condition["type"] == kind)
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 /// One small layer whose contents tell images apart.
 fn image(text: &str) -> Image {
-    let layer = Tar::new()
-        .dir("etc", 0o755)
-        .file("etc/motd", 0o644, text)
-        .finish();
-    Image::new()
-        .layer(layer, Compression::Gzip)
-        .config("Cmd", serde_json::json!(["/bin/true"]))
+    let layer = Tar::new().dir("etc", 0o755).file("etc/motd", 0o644, text).finish();
+    Image::new().layer(layer, Compression::Gzip).config("Cmd", serde_json::json!(["/bin/true"]))
 }
 
 /// `{source: {docker: …}}` for a plain-HTTP registry.
 fn docker(registry: &Registry, name: &str) -> String {
-    format!(
-        "{{source: {{docker: {{reference: \"{}/{name}\", tls: {{plainHTTP: true}}}}}}}}",
-        registry.address()
-    )
+    format!("{{source: {{docker: {{reference: \"{}/{name}\", tls: {{plainHTTP: true}}}}}}}}", registry.address())
 }
 
 /// The same with more members of spec: `, suspend: true`.

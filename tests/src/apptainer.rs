@@ -34,10 +34,7 @@ impl Apptainer {
             .tempdir_in(peers.join("work"))
             .unwrap_or_else(|e| panic!("make a folder: {e}"));
         crate::image::open_to_all(dir.path());
-        Self {
-            enter: peers.join("enter"),
-            dir,
-        }
+        Self { enter: peers.join("enter"), dir }
     }
 
     /// The folder on the host.

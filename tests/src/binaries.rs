@@ -30,14 +30,8 @@ const PACKAGES: [(&str, &str); 6] = [
 /// running test binary.
 pub fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
-    let mut built = BUILT
-        .get_or_init(Mutex::default)
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    built
-        .entry(name.to_owned())
-        .or_insert_with(|| locate(name))
-        .clone()
+    let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    built.entry(name.to_owned()).or_insert_with(|| locate(name)).clone()
 }
 
 /// The root of the source tree.
@@ -57,31 +51,22 @@ fn locate(name: &str) -> PathBuf {
         }
     };
     assert!(path.is_file(), "{} is not there", path.display());
-    let path = path
-        .canonicalize()
-        .unwrap_or_else(|e| panic!("path of {}: {e}", path.display()));
-    if reachable_by_all(&path) {
-        path
-    } else {
-        public_copy(name, &path)
-    }
+    let path = path.canonicalize().unwrap_or_else(|e| panic!("path of {}: {e}", path.display()));
+    if reachable_by_all(&path) { path } else { public_copy(name, &path) }
 }
 
 /// Whether an ordinary user can execute a file: a checkout below /root is closed to them.
 fn reachable_by_all(path: &Path) -> bool {
-    path.ancestors().skip(1).all(|dir| {
-        fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
-    })
+    path.ancestors()
+        .skip(1)
+        .all(|dir| fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0))
 }
 
 /// A copy below /tmp, the same for every run from this folder.
 fn public_copy(name: &str, path: &Path) -> PathBuf {
     let origin = crate::image::sha256(path.as_os_str().as_encoded_bytes());
     let dir = PathBuf::from(format!("/tmp/siforge-bin-{}", &origin[7..19]));
-    let (new, copy) = (
-        dir.join(format!(".{name}.{}", std::process::id())),
-        dir.join(name),
-    );
+    let (new, copy) = (dir.join(format!(".{name}.{}", std::process::id())), dir.join(name));
     // Renamed into place: another test binary may be executing the old one.
     fs::create_dir_all(&dir)
         .and_then(|()| fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)))
@@ -95,29 +80,17 @@ fn public_copy(name: &str, path: &Path) -> PathBuf {
 /// `target/debug` or `target/release`: where the running binary (there, or in `deps/`) was built.
 fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_else(|e| panic!("path of the running binary: {e}"));
-    let dir = exe
-        .parent()
-        .unwrap_or_else(|| panic!("{} has no folder", exe.display()));
-    let dir = if dir.ends_with("deps") {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    };
+    let dir = exe.parent().unwrap_or_else(|| panic!("{} has no folder", exe.display()));
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
     dir.to_path_buf()
 }
 
 fn build(name: &str, profile_dir: &Path) {
-    let (_, package) = PACKAGES
-        .iter()
-        .find(|(binary, _)| *binary == name)
-        .unwrap_or_else(|| panic!("unknown binary {name}"));
+    let (_, package) =
+        PACKAGES.iter().find(|(binary, _)| *binary == name).unwrap_or_else(|| panic!("unknown binary {name}"));
     let target = profile_dir.parent().unwrap_or(profile_dir);
     let mut cargo = Command::new(config::cargo());
-    cargo
-        .args(["build", "-q", "-p", package])
-        .arg("--target-dir")
-        .arg(target)
-        .current_dir(source_root());
+    cargo.args(["build", "-q", "-p", package]).arg("--target-dir").arg(target).current_dir(source_root());
     if profile_dir.ends_with("release") {
         cargo.arg("--release");
     }

@@ -48,37 +48,20 @@ impl Cluster {
 
     pub fn start() -> Self {
         let bin = kube_binaries();
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-kube-")
-            .tempdir()
-            .unwrap_or_else(|e| panic!("make a folder: {e}"));
+        let dir =
+            tempfile::Builder::new().prefix("siforge-kube-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"));
         make_keys(dir.path());
         let [etcd_port, peer_port, port] = [(); 3].map(|()| ports::free_port());
-        let etcd = Process::spawn(
-            "etcd",
-            dir.path(),
-            &etcd_command(&bin, dir.path(), etcd_port, peer_port),
-        );
-        let apiserver = Process::spawn(
-            "kube-apiserver",
-            dir.path(),
-            &apiserver_command(&bin, dir.path(), port, etcd_port),
-        );
-        let cluster = Self {
-            apiserver,
-            etcd,
-            port,
-            bin,
-            dir,
-        };
+        let etcd = Process::spawn("etcd", dir.path(), &etcd_command(&bin, dir.path(), etcd_port, peer_port));
+        let apiserver =
+            Process::spawn("kube-apiserver", dir.path(), &apiserver_command(&bin, dir.path(), port, etcd_port));
+        let cluster = Self { apiserver, etcd, port, bin, dir };
         cluster.write_kubeconfig("admin", "{token: admin-token}");
         let ready = || {
             cluster.kubectl(&["get", "--raw", "/readyz"]).success()
                 && cluster.kubectl(&["get", "namespace", "default"]).success()
         };
-        cluster
-            .apiserver
-            .wait_ready(START, "answers /readyz", ready);
+        cluster.apiserver.wait_ready(START, "answers /readyz", ready);
         cluster
     }
 
@@ -89,11 +72,7 @@ impl Cluster {
 
     /// A kubeconfig that acts as this user and these groups, by impersonation: RBAC is asked about them, not about us.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> PathBuf {
-        let groups = groups
-            .iter()
-            .map(|group| format!("\"{group}\""))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let groups = groups.iter().map(|group| format!("\"{group}\"")).collect::<Vec<_>>().join(", ");
         self.write_kubeconfig(
             &user.replace(':', "-"),
             &format!("{{token: admin-token, as: \"{user}\", as-groups: [{groups}]}}"),
@@ -125,42 +104,26 @@ impl Cluster {
     /// `kubectl apply` of manifests given as text.
     pub fn apply(&self, yaml: &str) -> Finished {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let path = self.dir.path().join(format!(
-            "apply-{}.yaml",
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let path = self.dir.path().join(format!("apply-{}.yaml", COUNT.fetch_add(1, Ordering::Relaxed)));
         write(&path, yaml);
-        run(self
-            .kubectl_command()
-            .args(["apply", "--server-side", "--force-conflicts", "-f"])
-            .arg(path))
+        run(self.kubectl_command().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(path))
     }
 
     /// Makes a namespace with a name that no other test has.
     pub fn namespace(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         self.kubectl(&["create", "namespace", &name]).ok();
         name
     }
 
     /// An object as JSON, or the reason why there is none.
-    pub fn get(
-        &self,
-        namespace: &str,
-        kind: &str,
-        name: &str,
-    ) -> Result<serde_json::Value, String> {
+    pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Result<serde_json::Value, String> {
         let got = self.kubectl(&["get", "-n", namespace, kind, name, "-o", "json"]);
         if !got.success() {
             return Err(got.stderr);
         }
-        serde_json::from_str(&got.stdout)
-            .map_err(|e| format!("kubectl's JSON of {kind} {name}: {e}"))
+        serde_json::from_str(&got.stdout).map_err(|e| format!("kubectl's JSON of {kind} {name}: {e}"))
     }
 
     /// The end of the API server's log.
@@ -180,13 +143,7 @@ impl Cluster {
 
     /// Leaves it running: pids and the folder.
     pub fn keep(self) -> (Vec<u32>, PathBuf) {
-        let Self {
-            apiserver,
-            etcd,
-            port: _,
-            bin: _,
-            dir,
-        } = self;
+        let Self { apiserver, etcd, port: _, bin: _, dir } = self;
         (vec![apiserver.keep(), etcd.keep()], dir.keep())
     }
 
@@ -203,23 +160,12 @@ impl Cluster {
 }
 
 fn etcd_command(bin: &Path, dir: &Path, port: u16, peer_port: u16) -> Command {
-    let (client, peer) = (
-        format!("http://127.0.0.1:{port}"),
-        format!("http://127.0.0.1:{peer_port}"),
-    );
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
     let mut command = Command::new(bin.join("etcd"));
-    command
-        .args(["--name", "test", "--log-level", "warn"])
-        .arg("--data-dir")
-        .arg(dir.join("etcd"));
+    command.args(["--name", "test", "--log-level", "warn"]).arg("--data-dir").arg(dir.join("etcd"));
     // Durability against a power cut is of no use to a test, and fsync is most of etcd's time on a slow disk.
     command.arg("--unsafe-no-fsync");
-    command.args([
-        "--listen-client-urls",
-        &client,
-        "--advertise-client-urls",
-        &client,
-    ]);
+    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args([
         "--listen-peer-urls",
         &peer,
@@ -243,23 +189,12 @@ fn apiserver_command(bin: &Path, dir: &Path, port: u16, etcd_port: u16) -> Comma
     path("service-account-key-file", "sa.pub");
     path("service-account-signing-key-file", "sa.key");
     path("token-auth-file", "tokens.csv");
-    command.args([
-        "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-cluster-ip-range=10.96.0.0/24",
-    ]);
-    command.args([
-        "--authorization-mode=Node,RBAC",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-    ]);
-    // The admission plugin gives no pods service accounts: nobody would make them here.
-    command.args([
-        "--disable-admission-plugins=ServiceAccount",
-        "--allow-privileged=true",
-    ]);
     command
-        .arg(format!("--secure-port={port}"))
-        .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"));
+        .args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24"]);
+    command.args(["--authorization-mode=Node,RBAC", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
+    // The admission plugin gives no pods service accounts: nobody would make them here.
+    command.args(["--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"]);
+    command.arg(format!("--secure-port={port}")).arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"));
     command
 }
 
@@ -283,11 +218,7 @@ pub fn kube_binaries() -> PathBuf {
         .get_or_init(|| {
             if let Some(dir) = config::kube_assets() {
                 for name in ["kube-apiserver", "etcd", "kubectl"] {
-                    assert!(
-                        dir.join(name).is_file(),
-                        "KUBEBUILDER_ASSETS={} has no {name}",
-                        dir.display()
-                    );
+                    assert!(dir.join(name).is_file(), "KUBEBUILDER_ASSETS={} has no {name}", dir.display());
                 }
                 return dir;
             }

@@ -15,16 +15,12 @@ pub fn peers_dir() -> PathBuf {
 
 /// `SIFORGE_BIN_DIR`: binaries that are built already; nothing is built then.
 pub fn bin_dir() -> Option<PathBuf> {
-    env::var_os("SIFORGE_BIN_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from)
+    env::var_os("SIFORGE_BIN_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// `KUBEBUILDER_ASSETS`: a folder with kube-apiserver, etcd and kubectl, as users of envtest have it.
 pub fn kube_assets() -> Option<PathBuf> {
-    env::var_os("KUBEBUILDER_ASSETS")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from)
+    env::var_os("KUBEBUILDER_ASSETS").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 /// The Cargo that runs us, else the one of `PATH`.
@@ -44,24 +40,15 @@ pub fn demo_keep() -> bool {
 
 /// `ROUNDS` of `make bench`: how often each pair is measured.
 pub fn bench_rounds() -> usize {
-    env::var("ROUNDS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .filter(|rounds| *rounds > 0)
-        .unwrap_or(2)
+    env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).filter(|rounds| *rounds > 0).unwrap_or(2)
 }
 
 /// `JSON` of `make bench`: where to write the figures.
 pub fn bench_json() -> Option<PathBuf> {
-    env::var_os("JSON")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
+    env::var_os("JSON").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn user_cache() -> PathBuf {
-    let home =
-        || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
-    env::var_os("XDG_CACHE_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map_or_else(home, PathBuf::from)
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
+    env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map_or_else(home, PathBuf::from)
 }

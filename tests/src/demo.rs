@@ -78,169 +78,76 @@ fn as_root(dir: &Path) {
 fn apply(dir: &Path, site: &Site) {
     let manifest = manifest(dir, &site.registry);
     let manifest = manifest.to_string_lossy().into_owned();
-    step("kubectl apply -f examples/lolcow.yaml", || {
-        site.cluster.kubectl(&["apply", "-f", &manifest]).ok()
+    step("kubectl apply -f examples/lolcow.yaml", || site.cluster.kubectl(&["apply", "-f", &manifest]).ok());
+    step("kubectl wait --for=condition=Ready singularityimage/lolcow", || {
+        let mut wait = site.cluster.kubectl_command();
+        run_within(BUILD, wait.args(["wait", "--for=condition=Ready", "--timeout=30m", "singularityimage/lolcow"])).ok()
     });
-    step(
-        "kubectl wait --for=condition=Ready singularityimage/lolcow",
-        || {
-            let mut wait = site.cluster.kubectl_command();
-            run_within(
-                BUILD,
-                wait.args([
-                    "wait",
-                    "--for=condition=Ready",
-                    "--timeout=30m",
-                    "singularityimage/lolcow",
-                ]),
-            )
-            .ok()
-        },
-    );
-    step("kubectl get singularityimages", || {
-        site.cluster.kubectl(&["get", "singularityimages"]).ok()
-    });
+    step("kubectl get singularityimages", || site.cluster.kubectl(&["get", "singularityimages"]).ok());
 }
 
 /// The image at a shell and in Slurm.
 fn launch(site: &Site) {
     let siforge = binary("siforge");
     let user = User::ordinary();
-    let as_user = |args: &[&str]| {
-        run(user
-            .command(&siforge)
-            .args(args)
-            .env("SIFORGE_AGENT_SOCKET", &site.socket))
-    };
-    step(
-        "siforge run lolcow                              (root)",
-        || {
-            run(Command::new(&siforge)
-                .args(["run", "lolcow"])
-                .env("SIFORGE_AGENT_SOCKET", &site.socket))
-            .ok()
-        },
-    );
-    step(
-        "siforge run lolcow                              (an ordinary user)",
-        || as_user(&["run", "lolcow"]).ok(),
-    );
+    let as_user = |args: &[&str]| run(user.command(&siforge).args(args).env("SIFORGE_AGENT_SOCKET", &site.socket));
+    step("siforge run lolcow                              (root)", || {
+        run(Command::new(&siforge).args(["run", "lolcow"]).env("SIFORGE_AGENT_SOCKET", &site.socket)).ok()
+    });
+    step("siforge run lolcow                              (an ordinary user)", || as_user(&["run", "lolcow"]).ok());
     step("siforge exec lolcow cowsay \"an ordinary user\"", || {
         as_user(&["exec", "lolcow", "cowsay", "an ordinary user"]).ok()
     });
-    step(
-        "srun --sif=lolcow sh -c 'fortune | cowsay'      (a Slurm job of that user)",
-        || {
-            site.slurm
-                .srun_as(user, &["--sif=lolcow", "sh", "-c", "fortune | cowsay"])
-                .ok()
-        },
-    );
-    step(
-        "srun -N2 --sif=lolcow cowsay -f tux …           (on two nodes)",
-        || {
-            site.slurm
-                .srun_as(
-                    user,
-                    &["-N2", "-l", "--sif=lolcow", "cowsay", "-f", "tux", "moo"],
-                )
-                .ok()
-        },
-    );
-    step(
-        "sinfo                                           (the nodes are idle)",
-        || {
-            site.slurm.wait_idle(IDLE);
-            run(&mut site.slurm.command("sinfo")).ok()
-        },
-    );
+    step("srun --sif=lolcow sh -c 'fortune | cowsay'      (a Slurm job of that user)", || {
+        site.slurm.srun_as(user, &["--sif=lolcow", "sh", "-c", "fortune | cowsay"]).ok()
+    });
+    step("srun -N2 --sif=lolcow cowsay -f tux …           (on two nodes)", || {
+        site.slurm.srun_as(user, &["-N2", "-l", "--sif=lolcow", "cowsay", "-f", "tux", "moo"]).ok()
+    });
+    step("sinfo                                           (the nodes are idle)", || {
+        site.slurm.wait_idle(IDLE);
+        run(&mut site.slurm.command("sinfo")).ok()
+    });
 }
 
 fn bring_up(dir: &Path) -> Site {
     let registry = step("a registry", Registry::plain);
     if config::demo_image().is_none() {
-        step("lolcow of real Debian packages, pushed to it", || {
-            images::push_lolcow(&registry, "lolcow:latest")
-        });
+        step("lolcow of real Debian packages, pushed to it", || images::push_lolcow(&registry, "lolcow:latest"));
     }
     let cluster = step("etcd and kube-apiserver", Cluster::start);
-    step(
-        "kubectl apply -f crds/singularityimages.siforge.dev.yaml",
-        || {
-            let crd = source_root().join("crds/singularityimages.siforge.dev.yaml");
-            run(cluster
-                .kubectl_command()
-                .args(["apply", "--server-side", "-f"])
-                .arg(crd))
-            .ok();
-            cluster
-                .kubectl(&[
-                    "wait",
-                    "--for=condition=Established",
-                    "crd/singularityimages.siforge.dev",
-                ])
-                .ok()
-        },
-    );
+    step("kubectl apply -f crds/singularityimages.siforge.dev.yaml", || {
+        let crd = source_root().join("crds/singularityimages.siforge.dev.yaml");
+        run(cluster.kubectl_command().args(["apply", "--server-side", "-f"]).arg(crd)).ok();
+        cluster.kubectl(&["wait", "--for=condition=Established", "crd/singularityimages.siforge.dev"]).ok()
+    });
     let store = dir.join("store");
     make_dir(&store);
-    let operator = step("the operator", || {
-        site::start_operator(dir, &store, &cluster.kubeconfig())
-    });
+    let operator = step("the operator", || site::start_operator(dir, &store, &cluster.kubeconfig()));
     let socket = dir.join("agent.sock");
     let agent = step("the node agent", || site::start_agent(dir, &store, &socket));
-    let slurm = step(
-        "Slurm: munge, slurmctld, two slurmd with the plugin",
-        || site::start_slurm(dir, &socket),
-    );
-    Site {
-        slurm,
-        agent,
-        operator,
-        cluster,
-        registry,
-        socket,
-    }
+    let slurm = step("Slurm: munge, slurmctld, two slurmd with the plugin", || site::start_slurm(dir, &socket));
+    Site { slurm, agent, operator, cluster, registry, socket }
 }
 
 /// examples/lolcow.yaml with the reference of the local registry, or of `IMAGE`.
 fn manifest(dir: &Path, registry: &Registry) -> PathBuf {
     let example = source_root().join("examples/lolcow.yaml");
-    let text =
-        fs::read_to_string(&example).unwrap_or_else(|e| panic!("read {}: {e}", example.display()));
+    let text = fs::read_to_string(&example).unwrap_or_else(|e| panic!("read {}: {e}", example.display()));
     let line = match config::demo_image() {
         Some(image) => format!("      reference: {}", image.trim_start_matches("docker://")),
-        None => format!(
-            "      reference: {}/lolcow:latest\n      tls: {{plainHTTP: true}}",
-            registry.address()
-        ),
+        None => format!("      reference: {}/lolcow:latest\n      tls: {{plainHTTP: true}}", registry.address()),
     };
-    let lines: Vec<&str> = text
-        .lines()
-        .map(|old| {
-            if old.trim_start().starts_with("reference:") {
-                line.as_str()
-            } else {
-                old
-            }
-        })
-        .collect();
+    let lines: Vec<&str> =
+        text.lines().map(|old| if old.trim_start().starts_with("reference:") { line.as_str() } else { old }).collect();
     let path = dir.join("lolcow.yaml");
-    fs::write(&path, lines.join("\n") + "\n")
-        .unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+    fs::write(&path, lines.join("\n") + "\n").unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     path
 }
 
 fn drop_site(site: Site) {
     // Named, so that the order is seen: users of a part before the part.
-    let Site {
-        slurm,
-        agent,
-        operator,
-        cluster,
-        registry,
-        socket: _,
-    } = site;
+    let Site { slurm, agent, operator, cluster, registry, socket: _ } = site;
     drop(slurm);
     drop(agent);
     drop(operator);
@@ -255,35 +162,17 @@ fn keep(dir: &Path, site: Site) {
         ("SLURM_CONF", site.slurm.conf()),
         ("SIFORGE_AGENT_SOCKET", site.socket.clone()),
     ];
-    let Site {
-        slurm,
-        agent,
-        operator,
-        cluster,
-        registry,
-        socket: _,
-    } = site;
+    let Site { slurm, agent, operator, cluster, registry, socket: _ } = site;
     let mut pids = slurm.keep().0;
     pids.extend([agent.keep(), operator.keep()]);
     pids.extend(cluster.keep().0);
     pids.extend(registry.keep().0);
-    let exports: String = environment
-        .iter()
-        .map(|(name, path)| format!("export {name}={}\n", path.display()))
-        .collect();
+    let exports: String =
+        environment.iter().map(|(name, path)| format!("export {name}={}\n", path.display())).collect();
     let bin = [binary("siforge"), kubectl]
-        .map(|path| {
-            path.parent()
-                .unwrap_or(Path::new("/"))
-                .display()
-                .to_string()
-        })
+        .map(|path| path.parent().unwrap_or(Path::new("/")).display().to_string())
         .join(":");
-    let pids = pids
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let write = |name: &str, text: String| {
         let path = dir.join(name);
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
@@ -313,15 +202,11 @@ fn as_user(dir: &Path) {
     );
     let siforge = binary("siforge");
     let command = |args: &[&str]| run(Command::new(&siforge).args(args).current_dir(dir));
-    let local = config::demo_image()
-        .is_none()
-        .then(|| step("a registry", Registry::plain));
+    let local = config::demo_image().is_none().then(|| step("a registry", Registry::plain));
     let (reference, flags): (String, &[&str]) = match (&local, config::demo_image()) {
         (Some(registry), _) => {
             // Real Debian packages need root to be installed; busybox does not.
-            step("an image of busybox, pushed to it", || {
-                registry.push("tiny:latest", &images::tiny())
-            });
+            step("an image of busybox, pushed to it", || registry.push("tiny:latest", &images::tiny()));
             (registry.reference("tiny:latest"), &["--no-https"])
         }
         (None, image) => (image.unwrap_or_default(), &[]),
@@ -329,18 +214,10 @@ fn as_user(dir: &Path) {
     step(&format!("siforge build image.sif {reference}"), || {
         command(&[&["build"], flags, &["image.sif", &reference]].concat()).ok()
     });
-    step("siforge inspect image.sif", || {
-        command(&["inspect", "image.sif"]).ok()
-    });
-    step("siforge exec image.sif cat /etc/passwd", || {
-        command(&["exec", "image.sif", "cat", "/etc/passwd"]).ok()
-    });
+    step("siforge inspect image.sif", || command(&["inspect", "image.sif"]).ok());
+    step("siforge exec image.sif cat /etc/passwd", || command(&["exec", "image.sif", "cat", "/etc/passwd"]).ok());
     if config::demo_keep() {
-        println!(
-            "\nTo go on:\n  {} shell {}",
-            siforge.display(),
-            dir.join("image.sif").display()
-        );
+        println!("\nTo go on:\n  {} shell {}", siforge.display(), dir.join("image.sif").display());
     }
 }
 

@@ -45,12 +45,7 @@ pub struct Image {
 
 impl Default for Image {
     fn default() -> Self {
-        Self {
-            layers: Vec::new(),
-            config: json!({}),
-            architecture: "amd64".into(),
-            format: Format::Oci,
-        }
+        Self { layers: Vec::new(), config: json!({}), architecture: "amd64".into(), format: Format::Oci }
     }
 }
 
@@ -92,11 +87,7 @@ impl Image {
 
     /// The manifest's descriptor, after all blobs are written.
     fn write_blobs(&self, dir: &Path) -> Value {
-        let layers: Vec<Value> = self
-            .layers
-            .iter()
-            .map(|(tar, how)| write_layer(dir, tar, *how))
-            .collect();
+        let layers: Vec<Value> = self.layers.iter().map(|(tar, how)| write_layer(dir, tar, *how)).collect();
         let diff_ids: Vec<String> = self.layers.iter().map(|(tar, _)| sha256(tar)).collect();
         let config = json!({
             "created": "2024-01-01T00:00:00Z", "architecture": self.architecture, "os": "linux", "config": self.config,
@@ -120,18 +111,12 @@ pub fn push(registry: &Registry, name: &str, image: &Image) -> String {
 /// Pushes an image index of several platforms as `name`; gives the digest of the index.
 pub fn push_index(registry: &Registry, name: &str, images: &[Image]) -> String {
     let dir = temp();
-    let manifests: Vec<Value> = images
-        .iter()
-        .map(|image| image.write_blobs(dir.path()))
-        .collect();
+    let manifests: Vec<Value> = images.iter().map(|image| image.write_blobs(dir.path())).collect();
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
     let index = write_json(dir.path(), media_type, &index);
     write_index(dir.path(), &index);
-    let format = if images
-        .iter()
-        .any(|image| image.format == Format::DockerSchema2)
-    {
+    let format = if images.iter().any(|image| image.format == Format::DockerSchema2) {
         Format::DockerSchema2
     } else {
         Format::Oci
@@ -140,24 +125,11 @@ pub fn push_index(registry: &Registry, name: &str, images: &[Image]) -> String {
 }
 
 /// Pushes the image `image` of an OCI layout with skopeo; gives the digest that the registry has.
-pub fn copy(
-    registry: &Registry,
-    name: &str,
-    layout: &Path,
-    format: Format,
-    all_platforms: bool,
-) -> String {
+pub fn copy(registry: &Registry, name: &str, layout: &Path, format: Format, all_platforms: bool) -> String {
     let digest_file = temp().path().join("digest");
-    fs::create_dir_all(digest_file.parent().unwrap_or(Path::new("/")))
-        .unwrap_or_else(|e| panic!("make a folder: {e}"));
+    fs::create_dir_all(digest_file.parent().unwrap_or(Path::new("/"))).unwrap_or_else(|e| panic!("make a folder: {e}"));
     let mut skopeo = Command::new(crate::need::program("skopeo"));
-    skopeo.args([
-        "--insecure-policy",
-        "copy",
-        "-q",
-        "--format",
-        if format == Format::Oci { "oci" } else { "v2s2" },
-    ]);
+    skopeo.args(["--insecure-policy", "copy", "-q", "--format", if format == Format::Oci { "oci" } else { "v2s2" }]);
     if all_platforms {
         skopeo.arg("--all");
     }
@@ -173,46 +145,28 @@ pub fn copy(
         skopeo.arg("--dest-creds").arg(format!("{user}:{password}"));
     }
     skopeo.arg("--digestfile").arg(&digest_file);
-    run(skopeo
-        .arg(format!("oci:{}:image", layout.display()))
-        .arg(registry.reference(name)))
-    .ok();
-    let digest = fs::read_to_string(&digest_file)
-        .unwrap_or_else(|e| panic!("read {}: {e}", digest_file.display()));
+    run(skopeo.arg(format!("oci:{}:image", layout.display())).arg(registry.reference(name))).ok();
+    let digest = fs::read_to_string(&digest_file).unwrap_or_else(|e| panic!("read {}: {e}", digest_file.display()));
     let _ = fs::remove_dir_all(digest_file.parent().unwrap_or(&digest_file));
     digest.trim().to_owned()
 }
 
 fn temp() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("siforge-image-")
-        .tempdir()
-        .unwrap_or_else(|e| panic!("make a folder: {e}"))
+    tempfile::Builder::new().prefix("siforge-image-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"))
 }
 
 fn write_layer(dir: &Path, tar: &[u8], compression: Compression) -> Value {
     match compression {
         Compression::Plain => write_blob(dir, "application/vnd.oci.image.layer.v1.tar", tar),
-        Compression::Gzip => write_blob(
-            dir,
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-            &gzip(tar),
-        ),
-        Compression::Zstd => write_blob(
-            dir,
-            "application/vnd.oci.image.layer.v1.tar+zstd",
-            &zstd(tar),
-        ),
+        Compression::Gzip => write_blob(dir, "application/vnd.oci.image.layer.v1.tar+gzip", &gzip(tar)),
+        Compression::Zstd => write_blob(dir, "application/vnd.oci.image.layer.v1.tar+zstd", &zstd(tar)),
     }
 }
 
 /// gzip with the time field 0.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-    encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .unwrap_or_else(|e| panic!("gzip into memory: {e}"))
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_else(|e| panic!("gzip into memory: {e}"))
 }
 
 /// zstd, level 3.
@@ -222,10 +176,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
 
 /// `sha256:<hex>` of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -242,16 +193,8 @@ fn write_blob(dir: &Path, media_type: &str, bytes: &[u8]) -> Value {
 fn write_index(dir: &Path, descriptor: &Value) {
     let mut descriptor = descriptor.clone();
     descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "image"});
-    write(
-        &dir.join("oci-layout"),
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-    );
-    write(
-        &dir.join("index.json"),
-        json!({"schemaVersion": 2, "manifests": [descriptor]})
-            .to_string()
-            .as_bytes(),
-    );
+    write(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    write(&dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [descriptor]}).to_string().as_bytes());
 }
 
 fn write(path: &Path, bytes: &[u8]) {

@@ -27,15 +27,9 @@ pub fn tiny() -> Image {
     base = applets
         .lines()
         .filter(|applet| *applet != "busybox")
-        .fold(base, |tar, applet| {
-            tar.symlink(&format!("bin/{applet}"), "busybox")
-        });
+        .fold(base, |tar, applet| tar.symlink(&format!("bin/{applet}"), "busybox"));
     let top = Tar::new()
-        .file(
-            "etc/passwd",
-            0o644,
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        )
+        .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
         .file("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n")
         .whiteout("bin/reboot")
         .whiteout("bin/poweroff");

@@ -52,13 +52,13 @@ impl Listing {
             };
             let name = printable(path.strip_prefix(root).unwrap_or(&path));
             if metadata.is_dir() {
-                let children = fs::read_dir(&path)
-                    .unwrap_or_else(|e| panic!("read the folder {}: {e}", path.display()));
-                pending.extend(children.map(|child| {
-                    child
-                        .unwrap_or_else(|e| panic!("read the folder {}: {e}", path.display()))
-                        .path()
-                }));
+                let children =
+                    fs::read_dir(&path).unwrap_or_else(|e| panic!("read the folder {}: {e}", path.display()));
+                pending.extend(
+                    children.map(|child| {
+                        child.unwrap_or_else(|e| panic!("read the folder {}: {e}", path.display())).path()
+                    }),
+                );
             } else {
                 let id = (metadata.dev(), metadata.ino());
                 inodes.entry(id).or_default().push(name.clone());
@@ -134,11 +134,7 @@ fn entry(path: &Path, metadata: &fs::Metadata) -> Entry {
         mode: format!("{letter}{:04o}", metadata.mode() & 0o7777),
         owner: (metadata.uid(), metadata.gid()),
         mtime: metadata.mtime(),
-        device: if is_device {
-            (major(metadata.rdev()), minor(metadata.rdev()))
-        } else {
-            (0, 0)
-        },
+        device: if is_device { (major(metadata.rdev()), minor(metadata.rdev())) } else { (0, 0) },
         contents,
         xattrs: xattrs(path),
         links: Vec::new(),
@@ -151,13 +147,10 @@ fn xattrs(path: &Path) -> BTreeMap<OsString, String> {
     let length = match llistxattr(path, &mut list[..]) {
         // A squashfs without any attribute has no table of them.
         Err(Errno::NOTSUP) => 0,
-        length => {
-            length.unwrap_or_else(|e| panic!("list the attributes of {}: {e}", path.display()))
-        }
+        length => length.unwrap_or_else(|e| panic!("list the attributes of {}: {e}", path.display())),
     };
-    let names = list[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty() && !name.starts_with(b"system."));
+    let names =
+        list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && !name.starts_with(b"system."));
     let value = |name: &[u8]| {
         let mut value = vec![0; XATTR_MAX];
         let name = OsString::from_vec(name.to_vec());

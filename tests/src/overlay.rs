@@ -24,8 +24,7 @@ use crate::run::run;
 /// Mounts of this thread are seen by it and its children alone, and go when it ends.
 pub fn private_mounts() {
     crate::need::root();
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
-        .unwrap_or_else(|e| panic!("make a mount namespace: {e}"));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap_or_else(|e| panic!("make a mount namespace: {e}"));
     run(Command::new("mount").args(["--make-rprivate", "/"])).ok();
 }
 
@@ -44,19 +43,9 @@ pub fn mount(dir: &Path, layers: &[Vec<u8>]) -> PathBuf {
     }
     lower.insert(0, make_dir(&dir.join("layers/empty")));
     let merged = make_dir(&dir.join("merged"));
-    let list: Vec<String> = lower
-        .iter()
-        .rev()
-        .map(|path| path.display().to_string())
-        .collect();
-    let options = format!(
-        "ro,index=off,metacopy=off,redirect_dir=off,lowerdir={}",
-        list.join(":")
-    );
-    run(Command::new("mount")
-        .args(["-t", "overlay", "overlay", "-o", &options])
-        .arg(&merged))
-    .ok();
+    let list: Vec<String> = lower.iter().rev().map(|path| path.display().to_string()).collect();
+    let options = format!("ro,index=off,metacopy=off,redirect_dir=off,lowerdir={}", list.join(":"));
+    run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged)).ok();
     merged
 }
 
@@ -85,16 +74,10 @@ fn extract(dir: &Path, tar: &[u8]) {
 
 /// Turns the markers of `dir`, a folder of `layer`, and of all below it; `lower` are the layers below, done already.
 fn convert_whiteouts(dir: &Path, layer: &Path, lower: &[PathBuf]) {
-    let metadata = dir
-        .metadata()
-        .unwrap_or_else(|e| panic!("stat {}: {e}", dir.display()));
+    let metadata = dir.metadata().unwrap_or_else(|e| panic!("stat {}: {e}", dir.display()));
     let children: Vec<PathBuf> = fs::read_dir(dir)
         .unwrap_or_else(|e| panic!("read the folder {}: {e}", dir.display()))
-        .map(|child| {
-            child
-                .unwrap_or_else(|e| panic!("read the folder {}: {e}", dir.display()))
-                .path()
-        })
+        .map(|child| child.unwrap_or_else(|e| panic!("read the folder {}: {e}", dir.display())).path())
         .collect();
     for child in &children {
         if child.is_dir() && !child.is_symlink() {
@@ -116,24 +99,15 @@ fn convert_whiteouts(dir: &Path, layer: &Path, lower: &[PathBuf]) {
         if place.is_dir() && !place.is_symlink() {
             set_opaque(&place);
         } else if place.symlink_metadata().is_err()
-            && lower
-                .iter()
-                .any(|below| below.join(inside).symlink_metadata().is_ok())
+            && lower.iter().any(|below| below.join(inside).symlink_metadata().is_ok())
         {
             mknodat(CWD, &place, FileType::CharacterDevice, Mode::empty(), 0)
                 .unwrap_or_else(|e| panic!("make the whiteout {}: {e}", place.display()));
         }
     }
-    let time = Timespec {
-        tv_sec: metadata.mtime(),
-        tv_nsec: metadata.mtime_nsec(),
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    utimensat(CWD, dir, &times, AtFlags::empty())
-        .unwrap_or_else(|e| panic!("date {}: {e}", dir.display()));
+    let time = Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, dir, &times, AtFlags::empty()).unwrap_or_else(|e| panic!("date {}: {e}", dir.display()));
 }
 
 fn set_opaque(dir: &Path) {

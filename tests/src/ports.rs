@@ -14,13 +14,8 @@ static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A port of 127.0.0.1 that nobody listens on and no other user of this harness has been given.
 pub fn free_port() -> u16 {
-    let mut taken = TAKEN
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let dir = PathBuf::from(format!(
-        "/tmp/siforge-ports-{}",
-        rustix::process::geteuid().as_raw()
-    ));
+    let mut taken = TAKEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let dir = PathBuf::from(format!("/tmp/siforge-ports-{}", rustix::process::geteuid().as_raw()));
     fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("create {}: {e}", dir.display()));
     let start = std::process::id() as usize * 37 + taken.len() * 11;
     for step in 0..RANGE.len() {

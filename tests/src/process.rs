@@ -40,25 +40,15 @@ impl Process {
             .append(true)
             .open(&log)
             .unwrap_or_else(|e| panic!("open {}: {e}", log.display()));
-        let mut guard = guarded(command)
-            .stderr(file)
-            .spawn()
-            .unwrap_or_else(|e| panic!("start the guard of {name}: {e}"));
+        let mut guard =
+            guarded(command).stderr(file).spawn().unwrap_or_else(|e| panic!("start the guard of {name}: {e}"));
         let control = guard.stdin.take();
         let exit = Arc::new(Mutex::new(None));
         let reports = read_reports(&mut guard, Arc::clone(&exit));
         let pid = reports
             .recv_timeout(Duration::from_secs(10))
             .unwrap_or_else(|_| panic!("{name} did not start; {}", tail(&log)));
-        Self {
-            name: name.into(),
-            guard,
-            control,
-            pid,
-            kept: false,
-            exit,
-            log,
-        }
+        Self { name: name.into(), guard, control, pid, kept: false, exit, log }
     }
 
     /// The daemon's own pid, not the guard's.
@@ -72,17 +62,12 @@ impl Process {
 
     /// All it wrote so far.
     pub fn log(&self) -> String {
-        fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// Exit code (128 + signal for a signal), once it has ended.
     pub fn exit_code(&self) -> Option<i32> {
-        *self
-            .exit
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.exit.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn is_running(&self) -> bool {
@@ -94,43 +79,30 @@ impl Process {
         if !self.is_running() {
             return;
         }
-        let pid = i32::try_from(self.pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .unwrap_or_else(|| panic!("pid of {}", self.name));
+        let pid =
+            i32::try_from(self.pid).ok().and_then(Pid::from_raw).unwrap_or_else(|| panic!("pid of {}", self.name));
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
     }
 
     /// `kill -9`, and waits for the end. What the daemon had started lives on until the value is dropped.
     pub fn kill9(&self) {
         self.signal(Signal::KILL);
-        wait_until(GRACE, &format!("{} ends by SIGKILL", self.name), || {
-            !self.is_running()
-        });
+        wait_until(GRACE, &format!("{} ends by SIGKILL", self.name), || !self.is_running());
     }
 
     /// SIGTERM, and waits for the end; gives the exit code.
     pub fn terminate(&self) -> i32 {
         self.signal(Signal::TERM);
-        wait_for(GRACE, &format!("{} ends by SIGTERM", self.name), || {
-            self.exit_code().ok_or_else(|| tail(&self.log))
-        })
+        wait_for(GRACE, &format!("{} ends by SIGTERM", self.name), || self.exit_code().ok_or_else(|| tail(&self.log)))
     }
 
     /// Waits for a condition while the daemon runs; panics with the end of its log when it dies or the time is up.
     #[track_caller]
     pub fn wait_ready(&self, deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
         let ready = holds_within(deadline, &mut || !self.is_running() || condition());
-        let state = self.exit_code().map_or_else(
-            || format!("not within {deadline:?}"),
-            |code| format!("ended with {code}"),
-        );
-        assert!(
-            ready && self.is_running(),
-            "{}: {what}: {state}; {}",
-            self.name,
-            tail(&self.log)
-        );
+        let state =
+            self.exit_code().map_or_else(|| format!("not within {deadline:?}"), |code| format!("ended with {code}"));
+        assert!(ready && self.is_running(), "{}: {what}: {state}; {}", self.name, tail(&self.log));
     }
 
     /// Lets it run on after this process ends, until somebody ends it; gives its pid. For `make demo KEEP=1`.
@@ -141,9 +113,7 @@ impl Process {
     /// [`Process::keep`] for a value that cannot be moved out of its owner.
     pub fn keep_running(&mut self) -> u32 {
         if let Some(mut control) = self.control.take() {
-            control
-                .write_all(b"k")
-                .unwrap_or_else(|e| panic!("tell the guard of {} to keep it: {e}", self.name));
+            control.write_all(b"k").unwrap_or_else(|e| panic!("tell the guard of {} to keep it: {e}", self.name));
         }
         self.kept = true;
         self.pid
@@ -157,9 +127,7 @@ impl Drop for Process {
         }
         drop(self.control.take());
         // The guard itself kills after GRACE: more than that and a second means that the kernel holds a process.
-        let ended = holds_within(GRACE + Duration::from_secs(10), &mut || {
-            matches!(self.guard.try_wait(), Ok(Some(_)))
-        });
+        let ended = holds_within(GRACE + Duration::from_secs(10), &mut || matches!(self.guard.try_wait(), Ok(Some(_))));
         if !ended && !std::thread::panicking() {
             panic!("{} does not end; {}", self.name, tail(&self.log));
         }
@@ -169,10 +137,7 @@ impl Drop for Process {
 /// The guard's command line for a command, with the same environment and folder.
 fn guarded(command: &Command) -> Command {
     let mut guard = Command::new(binary("siforge-test-guard"));
-    guard
-        .arg(GRACE.as_millis().to_string())
-        .arg(command.get_program())
-        .args(command.get_args());
+    guard.arg(GRACE.as_millis().to_string()).arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => guard.env(key, value),
@@ -198,8 +163,7 @@ fn read_reports(guard: &mut Child, exit: Arc<Mutex<Option<i32>>>) -> Receiver<u3
             match line.split_once(' ') {
                 Some(("pid", pid)) => drop(pid.parse().map(|pid| sender.send(pid))),
                 Some(("exit", code)) => {
-                    *exit.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                        code.parse().ok()
+                    *exit.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = code.parse().ok()
                 }
                 _ => {}
             }
@@ -210,13 +174,7 @@ fn read_reports(guard: &mut Child, exit: Arc<Mutex<Option<i32>>>) -> Receiver<u3
 
 /// The last lines of a log, for messages.
 pub fn tail(log: &Path) -> String {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    format!(
-        "end of {}:\n{}",
-        log.display(),
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    )
+    format!("end of {}:\n{}", log.display(), lines[lines.len().saturating_sub(40)..].join("\n"))
 }

@@ -67,13 +67,7 @@ impl Registry {
             .unwrap_or_else(|e| panic!("make a folder: {e}"));
         make_keys(dir.path());
         let token_port = (options.auth == Auth::Token).then(ports::free_port);
-        let mut registry = Self {
-            options,
-            port: ports::free_port(),
-            server: None,
-            token_server: None,
-            dir,
-        };
+        let mut registry = Self { options, port: ports::free_port(), server: None, token_server: None, dir };
         registry.token_server = token_port.map(|port| registry.start_token_server(port));
         registry.write_config(token_port);
         registry.restart();
@@ -112,15 +106,8 @@ impl Registry {
 
     /// Where the registry keeps the blob of a digest (`sha256:…`): for tests that damage or truncate it.
     pub fn blob_path(&self, digest: &str) -> PathBuf {
-        let hex = digest
-            .strip_prefix("sha256:")
-            .unwrap_or_else(|| panic!("not a sha256 digest: {digest}"));
-        self.dir
-            .path()
-            .join("data/docker/registry/v2/blobs/sha256")
-            .join(&hex[..2])
-            .join(hex)
-            .join("data")
+        let hex = digest.strip_prefix("sha256:").unwrap_or_else(|| panic!("not a sha256 digest: {digest}"));
+        self.dir.path().join("data/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
     }
 
     /// The registry's access log: one line per request.
@@ -130,10 +117,7 @@ impl Registry {
 
     /// How many requests with this method and a path that contains `path` the registry has answered.
     pub fn requests(&self, method: &str, path: &str) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(&format!("\"{method} ")) && line.contains(path))
-            .count()
+        self.log().lines().filter(|line| line.contains(&format!("\"{method} ")) && line.contains(path)).count()
     }
 
     /// Ends the server; the port stays ours, so connections are refused.
@@ -145,24 +129,15 @@ impl Registry {
     pub fn restart(&mut self) {
         self.stop();
         let mut command = Command::new(need::program("docker-registry"));
-        command
-            .arg("serve")
-            .arg(self.dir.path().join("config.yml"))
-            .current_dir(self.dir.path());
+        command.arg("serve").arg(self.dir.path().join("config.yml")).current_dir(self.dir.path());
         let process = Process::spawn("registry", self.dir.path(), &command);
-        process.wait_ready(START, "listens", || {
-            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-        });
+        process.wait_ready(START, "listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
         self.server = Some(process);
     }
 
     /// Leaves it running: pids and the folder.
     pub fn keep(mut self) -> (Vec<u32>, PathBuf) {
-        let pids = [self.server.take(), self.token_server.take()]
-            .into_iter()
-            .flatten()
-            .map(Process::keep)
-            .collect();
+        let pids = [self.server.take(), self.token_server.take()].into_iter().flatten().map(Process::keep).collect();
         (pids, self.dir.keep())
     }
 
@@ -171,18 +146,10 @@ impl Registry {
         let script = dir.join("token_server.py");
         write(&script, include_str!("../scripts/token_server.py"));
         let mut command = Command::new(need::program("python3"));
-        command
-            .arg(&script)
-            .arg(dir)
-            .arg(port.to_string())
-            .arg(if self.options.tls { "tls" } else { "plain" });
-        command
-            .env("REGISTRY_USER", USER)
-            .env("REGISTRY_PASSWORD", PASSWORD);
+        command.arg(&script).arg(dir).arg(port.to_string()).arg(if self.options.tls { "tls" } else { "plain" });
+        command.env("REGISTRY_USER", USER).env("REGISTRY_PASSWORD", PASSWORD);
         let process = Process::spawn("token", dir, &command);
-        process.wait_ready(START, "listens", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
+        process.wait_ready(START, "listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         process
     }
 
@@ -195,18 +162,13 @@ impl Registry {
             self.address()
         );
         if self.options.tls {
-            config +=
-                &format!("  tls: {{certificate: {show}/server.crt, key: {show}/server.key}}\n");
+            config += &format!("  tls: {{certificate: {show}/server.crt, key: {show}/server.key}}\n");
         }
         match (self.options.auth, token_port) {
             (Auth::Htpasswd, _) => {
-                let line =
-                    run(Command::new(need::program("htpasswd")).args(["-Bbn", USER, PASSWORD]))
-                        .ok()
-                        .stdout;
+                let line = run(Command::new(need::program("htpasswd")).args(["-Bbn", USER, PASSWORD])).ok().stdout;
                 write(&dir.join("htpasswd"), &line);
-                config +=
-                    &format!("auth: {{htpasswd: {{realm: siforge, path: {show}/htpasswd}}}}\n");
+                config += &format!("auth: {{htpasswd: {{realm: siforge, path: {show}/htpasswd}}}}\n");
             }
             (Auth::Token, Some(port)) => {
                 let scheme = if self.options.tls { "https" } else { "http" };

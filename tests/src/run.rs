@@ -22,9 +22,7 @@ pub struct Finished {
 impl Finished {
     /// Exit code, or 128 + signal as shells say it.
     pub fn code(&self) -> i32 {
-        self.status
-            .code()
-            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     pub fn success(&self) -> bool {
@@ -53,17 +51,8 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            command,
-            status,
-            stdout,
-            stderr,
-            elapsed,
-        } = self;
-        write!(
-            f,
-            "{command} ({status}, {elapsed:?})\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---"
-        )
+        let Self { command, status, stdout, stderr, elapsed } = self;
+        write!(f, "{command} ({status}, {elapsed:?})\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---")
     }
 }
 
@@ -106,13 +95,7 @@ pub fn run_within(deadline: Duration, command: &mut Command) -> Finished {
     };
     let elapsed = start.elapsed();
     // A grandchild may hold the pipes of a killed command open: what it would still write is not waited for.
-    let finished = Finished {
-        command: line,
-        status,
-        stdout: text(stdout, late),
-        stderr: text(stderr, late),
-        elapsed,
-    };
+    let finished = Finished { command: line, status, stdout: text(stdout, late), stderr: text(stderr, late), elapsed };
     assert!(!late, "not done within {deadline:?}: {finished}");
     finished
 }
@@ -135,11 +118,9 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> Reader {
 
 fn text(reader: Reader, late: bool) -> String {
     let mut bytes = Vec::new();
-    while let Ok(chunk) = if late {
-        reader.recv_timeout(Duration::from_millis(200))
-    } else {
-        reader.recv().map_err(Into::into)
-    } {
+    while let Ok(chunk) =
+        if late { reader.recv_timeout(Duration::from_millis(200)) } else { reader.recv().map_err(Into::into) }
+    {
         bytes.extend(chunk);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -147,8 +128,5 @@ fn text(reader: Reader, late: bool) -> String {
 
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

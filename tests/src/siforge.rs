@@ -19,20 +19,14 @@ pub struct Siforge {
 impl Siforge {
     pub fn root() -> Self {
         need::root();
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-root-")
-            .tempdir()
-            .unwrap_or_else(|e| panic!("make a folder: {e}"));
+        let dir =
+            tempfile::Builder::new().prefix("siforge-root-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"));
         Self { user: None, dir }.prepared()
     }
 
     pub fn user(user: &User) -> Self {
         let dir = user.tempdir();
-        Self {
-            user: Some(user.clone()),
-            dir,
-        }
-        .prepared()
+        Self { user: Some(user.clone()), dir }.prepared()
     }
 
     /// Root, and the ordinary user.
@@ -67,9 +61,7 @@ impl Siforge {
     }
 
     pub fn home(&self) -> PathBuf {
-        self.user
-            .as_ref()
-            .map_or_else(|| "/root".into(), |user| user.home.clone())
+        self.user.as_ref().map_or_else(|| "/root".into(), |user| user.home.clone())
     }
 
     pub fn dir(&self) -> &Path {
@@ -92,9 +84,7 @@ impl Siforge {
     /// The same behind other words: `["taskset", "-c", "0"]`.
     pub fn launched_by(&self, words: &[&str]) -> Command {
         let program = binary("siforge");
-        let first = words
-            .first()
-            .map_or(program.as_os_str(), std::ffi::OsStr::new);
+        let first = words.first().map_or(program.as_os_str(), std::ffi::OsStr::new);
         let mut command = match &self.user {
             Some(user) => user.command(first),
             None => Command::new(first),
@@ -106,10 +96,7 @@ impl Siforge {
         let name = self.user.as_ref().map_or("root", |user| &user.name);
         command
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.home())
             .env("USER", name)
             .env("SIFORGE_CACHEDIR", self.cache())
@@ -124,18 +111,14 @@ impl Siforge {
 
     /// Pulls `name` of a registry without TLS as `out/<file>`.
     pub fn pull(&self, registry: &Registry, name: &str, file: &str) -> PathBuf {
-        self.run(&["pull", "--no-https", file, &registry.reference(name)])
-            .ok();
+        self.run(&["pull", "--no-https", file, &registry.reference(name)]).ok();
         self.out().join(file)
     }
 
     /// Every name below the folder, sorted; what a failed command must not add to.
     pub fn files(&self) -> Vec<String> {
         let listing = crate::listing::Listing::of(self.dir());
-        let files = listing
-            .0
-            .into_iter()
-            .filter(|(_, entry)| !entry.mode.starts_with('d'));
+        let files = listing.0.into_iter().filter(|(_, entry)| !entry.mode.starts_with('d'));
         files.map(|(name, _)| name).collect()
     }
 }

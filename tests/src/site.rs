@@ -22,39 +22,27 @@ pub fn install_crd(cluster: &Cluster) -> Finished {
     let mut apply = cluster.kubectl_command();
     run(apply.args(["apply", "--server-side", "-f"]).arg(crd)).ok();
     let name = "crd/singularityimages.siforge.dev";
-    cluster
-        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", name])
-        .ok()
+    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", name]).ok()
 }
 
 /// `siforge-operator run` on a store that it makes if need be; ready when it returns. Log: `<dir>/operator.log`.
 pub fn start_operator(dir: &Path, store: &Path, kubeconfig: &Path) -> Process {
     let address = format!("127.0.0.1:{}", ports::free_port());
     let mut command = Command::new(binary("siforge-operator"));
-    command
-        .args(["run", "--init-store", "--metrics-addr", &address, "--store"])
-        .arg(store);
+    command.args(["run", "--init-store", "--metrics-addr", &address, "--store"]).arg(store);
     command.env("KUBECONFIG", kubeconfig);
     let operator = Process::spawn("operator", dir, &command);
     let url = format!("http://{address}/readyz");
-    operator.wait_ready(START, "answers /readyz", || {
-        run(Command::new("curl").args(["-fsS", "-m", "2", &url])).success()
-    });
+    operator
+        .wait_ready(START, "answers /readyz", || run(Command::new("curl").args(["-fsS", "-m", "2", &url])).success());
     operator
 }
 
 /// `siforge-agent serve` on a store, with this socket; unmounts everything when it ends. Log: `<dir>/agent.log`.
 pub fn start_agent(dir: &Path, store: &Path, socket: &Path) -> Process {
     let mut command = Command::new(binary("siforge-agent"));
-    command
-        .arg("--store")
-        .arg(store)
-        .arg("--socket")
-        .arg(socket);
-    command
-        .arg("--state-dir")
-        .arg(dir.join("agent"))
-        .args(["--node-name", "test"]);
+    command.arg("--store").arg(store).arg("--socket").arg(socket);
+    command.arg("--state-dir").arg(dir.join("agent")).args(["--node-name", "test"]);
     command.args(["serve", "--unmount-on-exit"]);
     let agent = Process::spawn("agent", dir, &command);
     agent.wait_ready(START, "listens", || UnixStream::connect(socket).is_ok());
@@ -66,11 +54,7 @@ pub fn start_slurm(dir: &Path, socket: &Path) -> Slurm {
     let hook = |name: &str| {
         let path = dir.join(name);
         let agent = binary("siforge-agent");
-        let text = format!(
-            "#!/bin/sh\nexec {} --socket {} slurm {name}\n",
-            agent.display(),
-            socket.display()
-        );
+        let text = format!("#!/bin/sh\nexec {} --socket {} slurm {name}\n", agent.display(), socket.display());
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
             .unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
@@ -78,11 +62,7 @@ pub fn start_slurm(dir: &Path, socket: &Path) -> Slurm {
     };
     let plugin = binary("libsiforge_spank.so");
     Slurm::start(slurm::Options {
-        plugstack: format!(
-            "required {} socket={}\n",
-            plugin.display(),
-            socket.display()
-        ),
+        plugstack: format!("required {} socket={}\n", plugin.display(), socket.display()),
         prolog: Some(hook("prolog")),
         epilog: Some(hook("epilog")),
         ..slurm::Options::default()
@@ -98,23 +78,10 @@ pub fn image_manifest(namespace: &str, name: &str, reference: &str) -> String {
 
 /// Applies [`image_manifest`] and waits until the operator has published the image.
 pub fn publish(cluster: &Cluster, namespace: &str, name: &str, reference: &str) {
-    cluster
-        .apply(&image_manifest(namespace, name, reference))
-        .ok();
+    cluster.apply(&image_manifest(namespace, name, reference)).ok();
     let object = format!("singularityimage/{name}");
     let mut wait = cluster.kubectl_command();
-    run_within(
-        READY,
-        wait.args([
-            "wait",
-            "--for=condition=Ready",
-            "--timeout=590s",
-            "-n",
-            namespace,
-            &object,
-        ]),
-    )
-    .ok();
+    run_within(READY, wait.args(["wait", "--for=condition=Ready", "--timeout=590s", "-n", namespace, &object])).ok();
 }
 
 /// Where the agent of a site listens: short, since a Unix socket's path has 107 bytes at most.

@@ -90,16 +90,8 @@ impl Slurm {
         let munged = start_munge(dir.path());
         write_conf(dir.path(), &options);
         let slurmctld = spawn("slurmctld", dir.path(), &options, &["-D", "-c"]);
-        let slurmds = (1..=options.nodes)
-            .map(|n| spawn_slurmd(dir.path(), &options, n))
-            .collect();
-        let slurm = Self {
-            slurmds,
-            slurmctld,
-            munged,
-            options,
-            dir,
-        };
+        let slurmds = (1..=options.nodes).map(|n| spawn_slurmd(dir.path(), &options, n)).collect();
+        let slurm = Self { slurmds, slurmctld, munged, options, dir };
         slurm.wait_idle(START);
         slurm
     }
@@ -117,18 +109,14 @@ impl Slurm {
     /// A Slurm client as root.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(need::program(program));
-        command
-            .env("SLURM_CONF", self.conf())
-            .current_dir(self.work_dir());
+        command.env("SLURM_CONF", self.conf()).current_dir(self.work_dir());
         command
     }
 
     /// A Slurm client as a user.
     pub fn command_as(&self, user: &User, program: &str) -> Command {
         let mut command = user.command(need::program(program));
-        command
-            .env("SLURM_CONF", self.conf())
-            .current_dir(self.work_dir());
+        command.env("SLURM_CONF", self.conf()).current_dir(self.work_dir());
         command
     }
 
@@ -153,54 +141,24 @@ impl Slurm {
         allow(path.path(), 0o755);
         let output = path.path().with_extension("out");
         let mut sbatch = self.command_as(user, "sbatch");
-        sbatch
-            .arg("--parsable")
-            .arg("-o")
-            .arg(&output)
-            .args(args)
-            .arg(path.path());
+        sbatch.arg("--parsable").arg("-o").arg(&output).args(args).arg(path.path());
         let submitted = run(&mut sbatch).ok();
-        let id: u32 = submitted
-            .stdout
-            .trim()
-            .parse()
-            .unwrap_or_else(|e| panic!("job id: {e}: {submitted}"));
+        let id: u32 = submitted.stdout.trim().parse().unwrap_or_else(|e| panic!("job id: {e}: {submitted}"));
         self.wait_job(id, &output)
     }
 
     fn wait_job(&self, id: u32, output: &Path) -> Job {
         wait_for(JOB, &format!("job {id} ends"), || {
-            let shown = run(self
-                .command("scontrol")
-                .args(["show", "job", "-o", &id.to_string()]))
-            .stdout;
+            let shown = run(self.command("scontrol").args(["show", "job", "-o", &id.to_string()])).stdout;
             let field = |name: &str| {
-                shown
-                    .split_whitespace()
-                    .find_map(|word| word.strip_prefix(name))
-                    .unwrap_or_default()
-                    .to_owned()
+                shown.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap_or_default().to_owned()
             };
             let state = field("JobState=");
-            if [
-                "",
-                "PENDING",
-                "CONFIGURING",
-                "RUNNING",
-                "COMPLETING",
-                "SUSPENDED",
-            ]
-            .contains(&state.as_str())
-            {
+            if ["", "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"].contains(&state.as_str()) {
                 return Err(shown);
             }
             let output = fs::read_to_string(output).unwrap_or_default();
-            Ok(Job {
-                id,
-                state,
-                exit_code: field("ExitCode="),
-                output,
-            })
+            Ok(Job { id, state, exit_code: field("ExitCode="), output })
         })
     }
 
@@ -218,17 +176,11 @@ impl Slurm {
     pub fn wait_idle(&self, deadline: Duration) {
         wait_for(deadline, "all Slurm nodes idle", || {
             let states = self.node_states();
-            if states.len() == self.options.nodes as usize
-                && states.iter().all(|(_, state)| state == "idle")
-            {
+            if states.len() == self.options.nodes as usize && states.iter().all(|(_, state)| state == "idle") {
                 return Ok(());
             }
             let daemons = self.slurmds.iter().chain([&self.slurmctld, &self.munged]);
-            assert!(
-                daemons.into_iter().all(Process::is_running),
-                "a daemon of Slurm ended; {}",
-                self.logs()
-            );
+            assert!(daemons.into_iter().all(Process::is_running), "a daemon of Slurm ended; {}", self.logs());
             let reasons = run(self.command("sinfo").args(["-R", "-o", "%n %E"])).stdout;
             Err(format!("{states:?}\n{reasons}\n{}", self.logs()))
         });
@@ -237,10 +189,7 @@ impl Slurm {
     /// The ends of all daemons' logs.
     pub fn logs(&self) -> String {
         let daemons = self.slurmds.iter().chain([&self.slurmctld, &self.munged]);
-        daemons
-            .map(|daemon| crate::process::tail(daemon.log_path()))
-            .collect::<Vec<_>>()
-            .join("\n")
+        daemons.map(|daemon| crate::process::tail(daemon.log_path())).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends and starts the slurmd of a node again (`n1` is 0).
@@ -249,25 +198,14 @@ impl Slurm {
         self.slurmds[index].terminate();
         self.slurmds[index] = spawn_slurmd(self.dir.path(), &self.options, node);
         wait_until(START, "slurmd is back", || {
-            self.node_states()
-                .iter()
-                .any(|(name, state)| *name == format!("n{node}") && state == "idle")
+            self.node_states().iter().any(|(name, state)| *name == format!("n{node}") && state == "idle")
         });
     }
 
     /// Leaves it running: pids and the folder.
     pub fn keep(mut self) -> (Vec<u32>, PathBuf) {
-        let Self {
-            slurmds,
-            slurmctld,
-            munged,
-            ..
-        } = &mut self;
-        let pids = slurmds
-            .iter_mut()
-            .chain([slurmctld, munged])
-            .map(Process::keep_running)
-            .collect();
+        let Self { slurmds, slurmctld, munged, .. } = &mut self;
+        let pids = slurmds.iter_mut().chain([slurmctld, munged]).map(Process::keep_running).collect();
         self.dir.disable_cleanup(true);
         (pids, self.dir.path().to_path_buf())
     }
@@ -290,11 +228,7 @@ fn conf(dir: &Path) -> PathBuf {
 fn make_folders(dir: &Path, nodes: u32) {
     allow(dir, 0o755);
     let spools = (1..=nodes).map(|n| format!("spool.n{n}"));
-    for name in ["etc", "munge", "ctld", "log", "run", "work"]
-        .map(String::from)
-        .into_iter()
-        .chain(spools)
-    {
+    for name in ["etc", "munge", "ctld", "log", "run", "work"].map(String::from).into_iter().chain(spools) {
         let path = dir.join(name);
         fs::create_dir(&path).unwrap_or_else(|e| panic!("create {}: {e}", path.display()));
         allow(&path, 0o755);
@@ -317,35 +251,22 @@ fn start_munge(dir: &Path) -> Process {
     fs::write(&key, random_key()).unwrap_or_else(|e| panic!("write {}: {e}", key.display()));
     allow(&key, 0o400);
     for path in [&munge, &key] {
-        chown(path, Some(uid), Some(gid))
-            .unwrap_or_else(|e| panic!("chown {}: {e}", path.display()));
+        chown(path, Some(uid), Some(gid)).unwrap_or_else(|e| panic!("chown {}: {e}", path.display()));
     }
     let mut command = Command::new(need::program("setpriv"));
     command
         .args(["--reuid", "munge", "--regid", "munge", "--clear-groups"])
         .arg(need::program("munged"))
         .arg("--foreground");
-    for (flag, name) in [
-        ("key-file", "key"),
-        ("socket", "socket"),
-        ("pid-file", "pid"),
-        ("log-file", "log"),
-        ("seed-file", "seed"),
-    ] {
-        command.arg(format!(
-            "--{flag}={}",
-            munge.join(format!("munge.{name}")).display()
-        ));
+    for (flag, name) in
+        [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed")]
+    {
+        command.arg(format!("--{flag}={}", munge.join(format!("munge.{name}")).display()));
     }
     let munged = Process::spawn("munged", &dir.join("log"), &command);
     let socket = munge.join("munge.socket");
     munged.wait_ready(START, "makes a credential", || {
-        socket.exists()
-            && run(Command::new(need::program("munge"))
-                .arg("-n")
-                .arg("-S")
-                .arg(&socket))
-            .success()
+        socket.exists() && run(Command::new(need::program("munge")).arg("-n").arg("-S").arg(&socket)).success()
     });
     munged
 }
@@ -369,10 +290,8 @@ fn spawn(daemon: &str, dir: &Path, options: &Options, args: &[&str]) -> Process 
         .env("SLURM_CONF", conf(dir))
         .envs(options.env.iter().cloned())
         .current_dir(dir);
-    let name = args
-        .last()
-        .filter(|_| daemon == "slurmd")
-        .map_or_else(|| daemon.to_owned(), |node| format!("{daemon}.{node}"));
+    let name =
+        args.last().filter(|_| daemon == "slurmd").map_or_else(|| daemon.to_owned(), |node| format!("{daemon}.{node}"));
     Process::spawn(&name, &dir.join("log"), &command)
 }
 
@@ -382,11 +301,7 @@ fn spawn_slurmd(dir: &Path, options: &Options, node: u32) -> Process {
 
 /// slurm.conf(5). SlurmUser is root: munge is the only part that needs an account of its own.
 fn write_conf(dir: &Path, options: &Options) {
-    let host = run(Command::new("hostname").arg("-s"))
-        .ok()
-        .stdout
-        .trim()
-        .to_owned();
+    let host = run(Command::new("hostname").arg("-s")).ok().stdout.trim().to_owned();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let show = dir.display();
     let mut text = format!(
@@ -417,11 +332,9 @@ fn write_conf(dir: &Path, options: &Options) {
         options.nodes
     );
     text += &options.extra_conf;
-    for (name, contents) in [
-        ("slurm.conf", text.as_str()),
-        ("plugstack.conf", &options.plugstack),
-        ("cgroup.conf", "CgroupAutomount=no\n"),
-    ] {
+    for (name, contents) in
+        [("slurm.conf", text.as_str()), ("plugstack.conf", &options.plugstack), ("cgroup.conf", "CgroupAutomount=no\n")]
+    {
         let path = dir.join("etc").join(name);
         fs::write(&path, contents).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }

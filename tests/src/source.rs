@@ -24,20 +24,13 @@ pub struct Function {
 
 impl Source {
     pub fn read(path: &Path) -> Self {
-        let text =
-            fs::read_to_string(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-        Self {
-            path: path.to_path_buf(),
-            code: blank(&text),
-        }
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+        Self { path: path.to_path_buf(), code: blank(&text) }
     }
 
     /// Lines with code on them.
     pub fn code_lines(&self) -> usize {
-        self.code
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .count()
+        self.code.lines().filter(|line| !line.trim().is_empty()).count()
     }
 
     /// The code without the items behind `#[cfg(test)]`.
@@ -54,10 +47,7 @@ impl Source {
     /// Lines (from 1) of the code outside tests on which `pattern` stands as a whole word or path.
     pub fn lines_with(&self, pattern: &str) -> Vec<usize> {
         let code = self.code_without_tests();
-        let lines = code
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| has_word(line, pattern));
+        let lines = code.lines().enumerate().filter(|(_, line)| has_word(line, pattern));
         lines.map(|(index, _)| index + 1).collect()
     }
 
@@ -66,21 +56,14 @@ impl Source {
         let mut from = 0;
         while let Some(at) = find_word(&self.code[from..], "fn").map(|at| from + at) {
             from = at + 2;
-            let name: String = self.code[from..]
-                .trim_start()
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect();
+            let name: String =
+                self.code[from..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let Some(body) = body_after(&self.code, from) else {
                 continue;
             };
             if !name.is_empty() {
                 let (line, last) = (line_of(&self.code, at), line_of(&self.code, body.end));
-                found.push(Function {
-                    name,
-                    line,
-                    lines: last - line + 1,
-                });
+                found.push(Function { name, line, lines: last - line + 1 });
             }
         }
         found
@@ -93,32 +76,21 @@ impl Source {
         let is_root = ["lib", "main", "mod"].iter().any(|root| stem == *root)
             || parent.ends_with("bin")
             || parent.ends_with("tests");
-        let dir = if is_root {
-            parent.to_path_buf()
-        } else {
-            parent.join(stem)
-        };
+        let dir = if is_root { parent.to_path_buf() } else { parent.join(stem) };
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let mut found = Vec::new();
         for (code, original) in self.code.lines().zip(text.lines()) {
             let code = code.trim();
-            if let Some(path) = original
-                .trim()
-                .strip_prefix("#[path = \"")
-                .and_then(|rest| rest.split('"').next())
-            {
+            if let Some(path) = original.trim().strip_prefix("#[path = \"").and_then(|rest| rest.split('"').next()) {
                 found.push(parent.join(path));
             }
             let Some(name) = module_name(code) else {
                 continue;
             };
             found.extend(
-                [
-                    dir.join(format!("{name}.rs")),
-                    dir.join(name).join("mod.rs"),
-                ]
-                .into_iter()
-                .filter(|path| path.is_file()),
+                [dir.join(format!("{name}.rs")), dir.join(name).join("mod.rs")]
+                    .into_iter()
+                    .filter(|path| path.is_file()),
             );
         }
         found
@@ -129,14 +101,8 @@ impl Source {
         let mut from = 0;
         while let Some(at) = self.code[from..].find("#[cfg(test)]").map(|at| from + at) {
             let after = at + "#[cfg(test)]".len();
-            let end = body_after(&self.code, after).map_or_else(
-                || {
-                    self.code[after..]
-                        .find(';')
-                        .map_or(after, |semi| after + semi)
-                },
-                |body| body.end,
-            );
+            let end = body_after(&self.code, after)
+                .map_or_else(|| self.code[after..].find(';').map_or(after, |semi| after + semi), |body| body.end);
             items.push(at..end);
             from = end;
         }
@@ -187,10 +153,7 @@ fn has_word(line: &str, pattern: &str) -> bool {
 fn find_word(text: &str, pattern: &str) -> Option<usize> {
     let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     text.match_indices(pattern)
-        .find(|(at, _)| {
-            !inside(text[..*at].chars().next_back())
-                && !inside(text[at + pattern.len()..].chars().next())
-        })
+        .find(|(at, _)| !inside(text[..*at].chars().next_back()) && !inside(text[at + pattern.len()..].chars().next()))
         .map(|(at, _)| at)
 }
 
@@ -221,15 +184,9 @@ fn blank(text: &str) -> String {
 
 /// The end of the comment or literal that begins at `at`; `at` itself when none does.
 fn literal_or_comment_end(chars: &[char], at: usize) -> usize {
-    let starts = |from: usize, text: &str| {
-        text.chars()
-            .enumerate()
-            .all(|(i, c)| chars.get(from + i) == Some(&c))
-    };
+    let starts = |from: usize, text: &str| text.chars().enumerate().all(|(i, c)| chars.get(from + i) == Some(&c));
     let seek = |from: usize, text: &str| {
-        (from..chars.len())
-            .find(|i| starts(*i, text))
-            .map_or(chars.len(), |i| i + text.len())
+        (from..chars.len()).find(|i| starts(*i, text)).map_or(chars.len(), |i| i + text.len())
     };
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
     match chars[at] {
@@ -237,13 +194,9 @@ fn literal_or_comment_end(chars: &[char], at: usize) -> usize {
         '/' if starts(at, "/*") => seek(at + 2, "*/"),
         '"' => quoted_end(chars, at + 1, '"'),
         'r' if !in_word => raw_end(chars, at + 1).unwrap_or(at),
-        'b' | 'c' if !in_word && chars.get(at + 1) == Some(&'r') => {
-            raw_end(chars, at + 2).unwrap_or(at)
-        }
+        'b' | 'c' if !in_word && chars.get(at + 1) == Some(&'r') => raw_end(chars, at + 2).unwrap_or(at),
         // 'x' and '\n' are literals, 'a in `&'a str` is a lifetime.
-        '\'' if starts(at + 1, "\\") || chars.get(at + 2) == Some(&'\'') => {
-            quoted_end(chars, at + 1, '\'')
-        }
+        '\'' if starts(at + 1, "\\") || chars.get(at + 2) == Some(&'\'') => quoted_end(chars, at + 1, '\''),
         _ => at,
     }
 }
@@ -262,13 +215,7 @@ fn raw_end(chars: &[char], at: usize) -> Option<usize> {
         return None;
     }
     let closes = |from: usize| {
-        chars[from] == '"'
-            && chars[from + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|c| **c == '#')
-                .count()
-                == hashes
+        chars[from] == '"' && chars[from + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
     };
     let close = (at + hashes + 1..chars.len()).find(|from| closes(*from));
     Some(close.map_or(chars.len(), |from| from + 1 + hashes))
@@ -279,10 +226,7 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source {
-        Source {
-            path: "a.rs".into(),
-            code: blank(text),
-        }
+        Source { path: "a.rs".into(), code: blank(text) }
     }
 
     #[test]
@@ -304,11 +248,7 @@ mod tests {
     #[test]
     fn functions_have_lengths() {
         let text = "fn a() {\n    let x = [0; 2];\n}\n\ntrait T {\n    fn b(&self) -> [u8; 4];\n    fn c(&self) -> u8 {\n        1\n    }\n}\n";
-        let found: Vec<_> = source(text)
-            .functions()
-            .into_iter()
-            .map(|f| (f.name, f.line, f.lines))
-            .collect();
+        let found: Vec<_> = source(text).functions().into_iter().map(|f| (f.name, f.line, f.lines)).collect();
         assert_eq!(found, [("a".into(), 1, 3), ("c".into(), 7, 3)]);
     }
 
@@ -317,10 +257,7 @@ mod tests {
         let text = "fn a() { one(); }\n#[cfg(test)]\nmod tests {\n    fn b() { two(); }\n}\n#[cfg(test)]\nmod more;\nfn c() { three(); }\n";
         let code = source(text).code_without_tests();
         assert!(
-            has_word(&code, "one")
-                && has_word(&code, "three")
-                && !has_word(&code, "two")
-                && !has_word(&code, "more")
+            has_word(&code, "one") && has_word(&code, "three") && !has_word(&code, "two") && !has_word(&code, "more")
         );
         assert_eq!(source(text).lines_with("three"), [8]);
     }

@@ -63,37 +63,16 @@ impl Tar {
     }
 
     pub fn file(self, path: &str, mode: u32, contents: impl AsRef<[u8]>) -> Self {
-        self.entry(
-            Kind::File,
-            path.as_bytes(),
-            mode,
-            b"",
-            contents.as_ref(),
-            (0, 0),
-        )
+        self.entry(Kind::File, path.as_bytes(), mode, b"", contents.as_ref(), (0, 0))
     }
 
     pub fn symlink(self, path: &str, target: &str) -> Self {
-        self.entry(
-            Kind::Symlink,
-            path.as_bytes(),
-            0o777,
-            target.as_bytes(),
-            b"",
-            (0, 0),
-        )
+        self.entry(Kind::Symlink, path.as_bytes(), 0o777, target.as_bytes(), b"", (0, 0))
     }
 
     /// A hard link to `target`, the name of an earlier entry of this or a lower layer.
     pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(
-            Kind::HardLink,
-            path.as_bytes(),
-            0o644,
-            target.as_bytes(),
-            b"",
-            (0, 0),
-        )
+        self.entry(Kind::HardLink, path.as_bytes(), 0o644, target.as_bytes(), b"", (0, 0))
     }
 
     pub fn fifo(self, path: &str, mode: u32) -> Self {
@@ -101,32 +80,16 @@ impl Tar {
     }
 
     pub fn char_device(self, path: &str, mode: u32, major: u32, minor: u32) -> Self {
-        self.entry(
-            Kind::CharDevice,
-            path.as_bytes(),
-            mode,
-            b"",
-            b"",
-            (major, minor),
-        )
+        self.entry(Kind::CharDevice, path.as_bytes(), mode, b"", b"", (major, minor))
     }
 
     pub fn block_device(self, path: &str, mode: u32, major: u32, minor: u32) -> Self {
-        self.entry(
-            Kind::BlockDevice,
-            path.as_bytes(),
-            mode,
-            b"",
-            b"",
-            (major, minor),
-        )
+        self.entry(Kind::BlockDevice, path.as_bytes(), mode, b"", b"", (major, minor))
     }
 
     /// Hides `path` of the layers below (`a/b` becomes the entry `a/.wh.b`).
     pub fn whiteout(self, path: &str) -> Self {
-        let (dir, name) = path
-            .rsplit_once('/')
-            .map_or(("", path), |(dir, name)| (dir, name));
+        let (dir, name) = path.rsplit_once('/').map_or(("", path), |(dir, name)| (dir, name));
         let slash = if dir.is_empty() { "" } else { "/" };
         self.file(&format!("{dir}{slash}.wh.{name}"), 0o644, "")
     }
@@ -170,15 +133,7 @@ impl Tar {
         self.bytes
     }
 
-    fn header(
-        &mut self,
-        kind: u8,
-        path: &[u8],
-        mode: u32,
-        link: &[u8],
-        size: usize,
-        device: (u32, u32),
-    ) {
+    fn header(&mut self, kind: u8, path: &[u8], mode: u32, link: &[u8], size: usize, device: (u32, u32)) {
         let mut block = [0u8; BLOCK];
         put(&mut block[0..100], &path[..path.len().min(NAME)]);
         octal(&mut block[100..108], u64::from(mode));
@@ -200,8 +155,7 @@ impl Tar {
 
     fn contents(&mut self, contents: &[u8]) {
         self.bytes.extend(contents);
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
     }
 }
 
@@ -212,10 +166,7 @@ fn put(field: &mut [u8], bytes: &[u8]) {
 fn octal(field: &mut [u8], number: u64) {
     let width = field.len() - 1;
     let digits = format!("{number:0width$o}");
-    assert!(
-        digits.len() == width,
-        "{number} does not fit {width} octal digits"
-    );
+    assert!(digits.len() == width, "{number} does not fit {width} octal digits");
     put(field, digits.as_bytes());
 }
 
@@ -254,21 +205,10 @@ mod tests {
         let path = dir.path().join("a.tar");
         std::fs::write(&path, tar).unwrap();
         let mut list = std::process::Command::new("tar");
-        let listed = run(list
-            .args(["--numeric-owner", "--xattrs", "-tvvf"])
-            .arg(&path))
-        .ok();
-        let words: Vec<Vec<&str>> = listed
-            .stdout
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
-        let find = |name: &str| {
-            words
-                .iter()
-                .find(|line| line.contains(&name))
-                .unwrap_or_else(|| panic!("{name} in {listed}"))
-        };
+        let listed = run(list.args(["--numeric-owner", "--xattrs", "-tvvf"]).arg(&path)).ok();
+        let words: Vec<Vec<&str>> = listed.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+        let find =
+            |name: &str| words.iter().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{name} in {listed}"));
         assert_eq!(find(&long)[..3], ["-rw-------*", "7/8", "5"]);
         assert_eq!(find("d/h")[0].chars().next(), Some('h'));
         assert_eq!(find("d/null")[2], "1,3");

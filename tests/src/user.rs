@@ -21,14 +21,11 @@ impl User {
     pub fn with_uid(uid: u32) -> Self {
         need::root();
         static ADDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _one_at_a_time = ADDING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one_at_a_time = ADDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Self::lookup(uid).unwrap_or_else(|| {
             let (id, name) = (uid.to_string(), format!("siforge-test-{uid}"));
             // Another test binary may have added it meanwhile: the look-up decides, not useradd.
-            let added = run(Command::new(need::program("useradd"))
-                .args(["-m", "-u", &id, "-s", "/bin/sh", &name]));
+            let added = run(Command::new(need::program("useradd")).args(["-m", "-u", &id, "-s", "/bin/sh", &name]));
             Self::lookup(uid).unwrap_or_else(|| panic!("no user {uid} after: {added}"))
         })
     }
@@ -43,14 +40,7 @@ impl User {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(need::program("setpriv"));
         command
-            .args([
-                "--reuid",
-                &self.uid.to_string(),
-                "--regid",
-                &self.gid.to_string(),
-                "--init-groups",
-                "--",
-            ])
+            .args(["--reuid", &self.uid.to_string(), "--regid", &self.gid.to_string(), "--init-groups", "--"])
             .arg(program)
             .env("HOME", &self.home)
             .env("USER", &self.name)
@@ -63,10 +53,8 @@ impl User {
 
     /// A new folder that belongs to this user, removed with the value.
     pub fn tempdir(&self) -> tempfile::TempDir {
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-user-")
-            .tempdir()
-            .unwrap_or_else(|e| panic!("make a folder: {e}"));
+        let dir =
+            tempfile::Builder::new().prefix("siforge-user-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"));
         std::os::unix::fs::chown(dir.path(), Some(self.uid), Some(self.gid))
             .unwrap_or_else(|e| panic!("chown {}: {e}", dir.path().display()));
         dir
@@ -78,11 +66,6 @@ impl User {
         let [name, _, uid, gid, _, home, _] = fields[..] else {
             return None;
         };
-        Some(Self {
-            name: name.into(),
-            uid: uid.parse().ok()?,
-            gid: gid.parse().ok()?,
-            home: home.into(),
-        })
+        Some(Self { name: name.into(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
     }
 }

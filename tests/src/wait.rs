@@ -7,26 +7,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` holds; panics with `what` after `deadline`.
 pub fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(
-        holds_within(deadline, &mut condition),
-        "not within {deadline:?}: {what}"
-    );
+    assert!(holds_within(deadline, &mut condition), "not within {deadline:?}: {what}");
 }
 
 /// Waits until `attempt` gives a value; panics with `what` and the last error after `deadline`.
-pub fn wait_for<T>(
-    deadline: Duration,
-    what: &str,
-    mut attempt: impl FnMut() -> Result<T, String>,
-) -> T {
+pub fn wait_for<T>(deadline: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match attempt() {
             Ok(value) => return value,
-            Err(error) => assert!(
-                start.elapsed() < deadline,
-                "not within {deadline:?}: {what}: {error}"
-            ),
+            Err(error) => assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}: {error}"),
         }
         std::thread::sleep(PAUSE);
     }

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Connection, Error, LeaseId, Limits, Method, MountReply, MountRequest, Refusal, ReleaseRequest,
-    ResolveReply, ResolveRequest, StatusReply, WarmReply, WarmRequest,
+    Connection, Error, LeaseId, Limits, Method, MountReply, MountRequest, Refusal, ReleaseRequest, ResolveReply,
+    ResolveRequest, StatusReply, WarmReply, WarmRequest,
 };
 
 /// A connection to the agent; calls are made one after the other.
@@ -43,13 +43,8 @@ impl Client {
 
     /// Connects with other limits; `limits.idle` is the longest wait for a reply.
     pub fn connect_with(path: &Path, limits: Limits) -> Result<Client, Error> {
-        let stream = UnixStream::connect(path).map_err(|source| Error::Connect {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Ok(Client {
-            connection: Connection::new(stream, limits)?,
-        })
+        let stream = UnixStream::connect(path).map_err(|source| Error::Connect { path: path.to_path_buf(), source })?;
+        Ok(Client { connection: Connection::new(stream, limits)? })
     }
 
     /// Mounts an image. `user_namespace` is the caller's new user namespace, whose gid_map the agent shall write; the
@@ -59,53 +54,37 @@ impl Client {
         request: &MountRequest,
         user_namespace: Option<BorrowedFd<'_>>,
     ) -> Result<(MountReply, OwnedFd), Error> {
-        let request = MountRequest {
-            user_namespace: user_namespace.map(|_| true),
-            ..request.clone()
-        };
-        let (reply, mut descriptors) =
-            self.call(Method::Mount, &request, user_namespace.as_slice())?;
+        let request = MountRequest { user_namespace: user_namespace.map(|_| true), ..request.clone() };
+        let (reply, mut descriptors) = self.call(Method::Mount, &request, user_namespace.as_slice())?;
         match descriptors.pop() {
             Some(mount) if descriptors.is_empty() => Ok((reply, mount)),
             last => {
                 let got = descriptors.len() + usize::from(last.is_some());
-                Err(Error::Descriptors {
-                    method: Method::Mount.name(),
-                    got,
-                    want: 1,
-                })
+                Err(Error::Descriptors { method: Method::Mount.name(), got, want: 1 })
             }
         }
     }
 
     /// Mounts an image ahead of need.
     pub fn warm(&mut self, request: &WarmRequest) -> Result<WarmReply, Error> {
-        self.call(Method::Warm, request, &[])
-            .map(|(reply, _)| reply)
+        self.call(Method::Warm, request, &[]).map(|(reply, _)| reply)
     }
 
     /// Gives up a lease.
     pub fn release(&mut self, lease: &str) -> Result<(), Error> {
-        let request = ReleaseRequest {
-            lease: LeaseId::from(lease),
-        };
-        self.call::<_, Nothing>(Method::Release, &request, &[])
-            .map(|_| ())
+        let request = ReleaseRequest { lease: LeaseId::from(lease) };
+        self.call::<_, Nothing>(Method::Release, &request, &[]).map(|_| ())
     }
 
     /// Asks what a reference stands for.
     pub fn resolve(&mut self, reference: &str) -> Result<ResolveReply, Error> {
-        let request = ResolveRequest {
-            reference: reference.to_owned(),
-        };
-        self.call(Method::Resolve, &request, &[])
-            .map(|(reply, _)| reply)
+        let request = ResolveRequest { reference: reference.to_owned() };
+        self.call(Method::Resolve, &request, &[]).map(|(reply, _)| reply)
     }
 
     /// Asks for the agent's state.
     pub fn status(&mut self) -> Result<StatusReply, Error> {
-        self.call(Method::Status, &Nothing {}, &[])
-            .map(|(reply, _)| reply)
+        self.call(Method::Status, &Nothing {}, &[]).map(|(reply, _)| reply)
     }
 
     fn call<P: Serialize, R: DeserializeOwned>(
@@ -114,11 +93,7 @@ impl Client {
         parameters: &P,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(R, Vec<OwnedFd>), Error> {
-        let call = serde_json::to_vec(&Call {
-            method: method.name(),
-            parameters,
-        })
-        .map_err(Error::Malformed)?;
+        let call = serde_json::to_vec(&Call { method: method.name(), parameters }).map_err(Error::Malformed)?;
         let frame = match self.connection.send(call, descriptors) {
             // Refused before it was asked: it says why, and closes.
             Ok(()) | Err(Error::Closed) => self.connection.receive()?.ok_or(Error::Closed)?,
@@ -138,10 +113,7 @@ impl Client {
 
 /// The typed refusal; an error that a newer agent invented is kept as an internal one with its name.
 fn refusal(error: &str, parameters: serde_json::Value) -> Refusal {
-    let message = parameters
-        .get("message")
-        .and_then(|m| m.as_str())
-        .map(str::to_owned);
+    let message = parameters.get("message").and_then(|m| m.as_str()).map(str::to_owned);
     let whole = serde_json::json!({ "error": error, "parameters": parameters });
     serde_json::from_value(whole).unwrap_or_else(|_| Refusal::Internal {
         message: match message {

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 use crate::Error;
@@ -31,12 +31,8 @@ pub struct Limits {
 
 impl Limits {
     /// What the agent grants its clients: calls are small, and a silent client is let go.
-    pub const SERVER: Limits = Limits {
-        message: 64 * 1024,
-        descriptors: 1,
-        idle: Duration::from_secs(30),
-        transfer: Duration::from_secs(5),
-    };
+    pub const SERVER: Limits =
+        Limits { message: 64 * 1024, descriptors: 1, idle: Duration::from_secs(30), transfer: Duration::from_secs(5) };
     /// What a client grants the agent: the first mount of an image may hash gigabytes before the reply begins.
     pub const CLIENT: Limits = Limits {
         message: 16 * 1024 * 1024,
@@ -68,10 +64,7 @@ impl Connection {
         stream
             .set_write_timeout(Some(limits.transfer))
             .and_then(|()| stream.set_read_timeout(Some(limits.idle)))
-            .map_err(|source| Error::Socket {
-                operation: "set timeouts",
-                source,
-            })?;
+            .map_err(|source| Error::Socket { operation: "set timeouts", source })?;
         Ok(Connection { stream, limits })
     }
 
@@ -81,46 +74,29 @@ impl Connection {
     }
 
     /// Sends one message; `bytes` is JSON without a NUL.
-    pub fn send(
-        &mut self,
-        mut bytes: Vec<u8>,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), Error> {
+    pub fn send(&mut self, mut bytes: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         if descriptors.len() > CONTROL_DESCRIPTORS {
-            return Err(Error::TooManyDescriptors {
-                limit: CONTROL_DESCRIPTORS,
-            });
+            return Err(Error::TooManyDescriptors { limit: CONTROL_DESCRIPTORS });
         }
         bytes.push(0);
         let mut sent = 0;
         while sent < bytes.len() {
-            let mut space =
-                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CONTROL_DESCRIPTORS))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CONTROL_DESCRIPTORS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             // The descriptors ride on the first bytes only.
             if sent == 0 && !descriptors.is_empty() {
                 control.push(SendAncillaryMessage::ScmRights(descriptors));
             }
             let parts = [IoSlice::new(&bytes[sent..])];
-            match rustix::net::sendmsg(
-                self.stream.as_fd(),
-                &parts,
-                &mut control,
-                SendFlags::NOSIGNAL,
-            ) {
+            match rustix::net::sendmsg(self.stream.as_fd(), &parts, &mut control, SendFlags::NOSIGNAL) {
                 Ok(n) => sent += n,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    return Err(Error::TimedOut {
-                        limit: self.limits.transfer,
-                    });
+                    return Err(Error::TimedOut { limit: self.limits.transfer });
                 }
                 Err(rustix::io::Errno::PIPE) => return Err(Error::Closed),
                 Err(errno) => {
-                    return Err(Error::Socket {
-                        operation: "send",
-                        source: errno.into(),
-                    });
+                    return Err(Error::Socket { operation: "send", source: errno.into() });
                 }
             }
         }
@@ -129,21 +105,14 @@ impl Connection {
 
     /// Receives one message; `None` when the peer closed the connection between messages.
     pub fn receive(&mut self) -> Result<Option<Frame>, Error> {
-        let mut frame = Frame {
-            bytes: Vec::new(),
-            descriptors: Vec::new(),
-        };
+        let mut frame = Frame { bytes: Vec::new(), descriptors: Vec::new() };
         let mut chunk = [0; 4096];
         let mut begun: Option<Instant> = None;
         loop {
             let n = match self.receive_some(&mut chunk, &mut frame.descriptors) {
                 Ok(n) => n,
                 Err(Error::Socket { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
-                    let limit = if begun.is_some() {
-                        self.limits.transfer
-                    } else {
-                        self.limits.idle
-                    };
+                    let limit = if begun.is_some() { self.limits.transfer } else { self.limits.idle };
                     return Err(Error::TimedOut { limit });
                 }
                 Err(e) => return Err(e),
@@ -168,9 +137,7 @@ impl Connection {
             match self.limits.transfer.checked_sub(start.elapsed()) {
                 Some(left) if !left.is_zero() => self.read_timeout(left)?,
                 _ => {
-                    return Err(Error::TimedOut {
-                        limit: self.limits.transfer,
-                    });
+                    return Err(Error::TimedOut { limit: self.limits.transfer });
                 }
             }
         }
@@ -178,9 +145,7 @@ impl Connection {
 
     fn grow(&self, frame: &mut Frame, bytes: &[u8]) -> Result<(), Error> {
         if frame.bytes.len() + bytes.len() > self.limits.message {
-            return Err(Error::TooLong {
-                limit: self.limits.message,
-            });
+            return Err(Error::TooLong { limit: self.limits.message });
         }
         frame.bytes.extend_from_slice(bytes);
         Ok(())
@@ -189,29 +154,16 @@ impl Connection {
     fn read_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.stream
             .set_read_timeout(Some(timeout))
-            .map_err(|source| Error::Socket {
-                operation: "set timeouts",
-                source,
-            })
+            .map_err(|source| Error::Socket { operation: "set timeouts", source })
     }
 
     /// One recvmsg(2); descriptors beyond the limit are closed and the message refused.
-    fn receive_some(
-        &self,
-        chunk: &mut [u8],
-        descriptors: &mut Vec<OwnedFd>,
-    ) -> Result<usize, Error> {
+    fn receive_some(&self, chunk: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Result<usize, Error> {
         loop {
-            let mut space =
-                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CONTROL_DESCRIPTORS))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CONTROL_DESCRIPTORS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut parts = [IoSliceMut::new(chunk)];
-            match rustix::net::recvmsg(
-                self.stream.as_fd(),
-                &mut parts,
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            ) {
+            match rustix::net::recvmsg(self.stream.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(message) => {
                     for part in control.drain() {
                         if let RecvAncillaryMessage::ScmRights(fds) = part {
@@ -220,19 +172,14 @@ impl Connection {
                     }
                     let truncated = message.flags.contains(ReturnFlags::CTRUNC);
                     if truncated || descriptors.len() > self.limits.descriptors {
-                        return Err(Error::TooManyDescriptors {
-                            limit: self.limits.descriptors,
-                        });
+                        return Err(Error::TooManyDescriptors { limit: self.limits.descriptors });
                     }
                     return Ok(message.bytes);
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::CONNRESET) => return Err(Error::Closed),
                 Err(errno) => {
-                    return Err(Error::Socket {
-                        operation: "receive",
-                        source: errno.into(),
-                    });
+                    return Err(Error::Socket { operation: "receive", source: errno.into() });
                 }
             }
         }

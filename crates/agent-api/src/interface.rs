@@ -32,13 +32,7 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order of the description.
-    pub const ALL: [Method; 5] = [
-        Method::Mount,
-        Method::Warm,
-        Method::Release,
-        Method::Resolve,
-        Method::Status,
-    ];
+    pub const ALL: [Method; 5] = [Method::Mount, Method::Warm, Method::Release, Method::Resolve, Method::Status];
 
     /// The full varlink name, `dev.siforge.Agent.Mount`.
     pub fn name(self) -> &'static str {

@@ -23,7 +23,7 @@ pub use client::Client;
 pub use error::{Error, Refusal};
 pub use frame::{Connection, Frame, Limits};
 pub use interface::{
-    DEFAULT_SOCKET, DESCRIPTION, INTERFACE, LeaseId, Method, MountReply, MountRequest, MountStatus,
-    ReleaseRequest, ResolveReply, ResolveRequest, StatusReply, WarmReply, WarmRequest,
+    DEFAULT_SOCKET, DESCRIPTION, INTERFACE, LeaseId, Method, MountReply, MountRequest, MountStatus, ReleaseRequest,
+    ResolveReply, ResolveRequest, StatusReply, WarmReply, WarmRequest,
 };
 pub use server::{Peer, Request, peer};

@@ -24,15 +24,9 @@ pub struct Peer {
 /// Who is at the other end of a connected Unix socket.
 pub fn peer(socket: &impl AsFd) -> Result<Peer, Error> {
     // Not rustix: its type has no room for the pid 0 of a caller outside the agent's pid namespace.
-    let credentials = getsockopt(socket, PeerCredentials).map_err(|errno| Error::Socket {
-        operation: "read peer credentials",
-        source: errno.into(),
-    })?;
-    Ok(Peer {
-        pid: credentials.pid().unsigned_abs(),
-        uid: credentials.uid(),
-        gid: credentials.gid(),
-    })
+    let credentials = getsockopt(socket, PeerCredentials)
+        .map_err(|errno| Error::Socket { operation: "read peer credentials", source: errno.into() })?;
+    Ok(Peer { pid: credentials.pid().unsigned_abs(), uid: credentials.uid(), gid: credentials.gid() })
 }
 
 /// A call of `dev.siforge.Agent`, its parameters not yet typed.
@@ -49,14 +43,8 @@ pub struct Request {
 impl Request {
     /// The parameters as the method's request type.
     pub fn parameters<P: DeserializeOwned>(&self) -> Result<P, Refusal> {
-        let object = if self.parameters.is_null() {
-            serde_json::json!({})
-        } else {
-            self.parameters.clone()
-        };
-        serde_json::from_value(object).map_err(|e| Refusal::InvalidParameter {
-            parameter: e.to_string(),
-        })
+        let object = if self.parameters.is_null() { serde_json::json!({}) } else { self.parameters.clone() };
+        serde_json::from_value(object).map_err(|e| Refusal::InvalidParameter { parameter: e.to_string() })
     }
 }
 
@@ -86,15 +74,9 @@ impl Connection {
             let call: Call = serde_json::from_slice(&frame.bytes).map_err(Error::Malformed)?;
             let refusal = if call.oneway || call.more || call.upgrade {
                 // No method streams, upgrades or goes unanswered.
-                Refusal::InvalidParameter {
-                    parameter: "oneway, more and upgrade are not supported".to_owned(),
-                }
+                Refusal::InvalidParameter { parameter: "oneway, more and upgrade are not supported".to_owned() }
             } else if let Some(method) = Method::from_name(&call.method) {
-                return Ok(Some(Request {
-                    method,
-                    parameters: call.parameters,
-                    descriptors: frame.descriptors,
-                }));
+                return Ok(Some(Request { method, parameters: call.parameters, descriptors: frame.descriptors }));
             } else {
                 match service(&call, version) {
                     Ok(reply) => {
@@ -110,11 +92,7 @@ impl Connection {
     }
 
     /// Answers a call.
-    pub fn reply<P: Serialize>(
-        &mut self,
-        parameters: &P,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), Error> {
+    pub fn reply<P: Serialize>(&mut self, parameters: &P, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let bytes = serde_json::to_vec(&Reply { parameters }).map_err(Error::Malformed)?;
         self.send(bytes, descriptors)
     }
@@ -139,25 +117,15 @@ fn service(call: &Call, version: &str) -> Result<serde_json::Value, Refusal> {
             let interface = call.parameters.get("interface").and_then(|i| i.as_str());
             match interface {
                 Some(INTERFACE) => Ok(serde_json::json!({ "description": DESCRIPTION })),
-                Some(other) => Err(Refusal::InterfaceNotFound {
-                    interface: other.to_owned(),
-                }),
-                None => Err(Refusal::InvalidParameter {
-                    parameter: "interface".to_owned(),
-                }),
+                Some(other) => Err(Refusal::InterfaceNotFound { interface: other.to_owned() }),
+                None => Err(Refusal::InvalidParameter { parameter: "interface".to_owned() }),
             }
         }
         method => Err(match method.rsplit_once('.') {
-            Some((interface, _))
-                if interface != INTERFACE && interface != "org.varlink.service" =>
-            {
-                Refusal::InterfaceNotFound {
-                    interface: interface.to_owned(),
-                }
+            Some((interface, _)) if interface != INTERFACE && interface != "org.varlink.service" => {
+                Refusal::InterfaceNotFound { interface: interface.to_owned() }
             }
-            _ => Refusal::MethodNotFound {
-                method: method.to_owned(),
-            },
+            _ => Refusal::MethodNotFound { method: method.to_owned() },
         }),
     }
 }

@@ -8,8 +8,7 @@ use sha2::{Digest as _, Sha256};
 use siforge_oci::{Download, Layer, Resolved};
 use siforge_reference::Digest;
 use siforge_rootfs::{
-    ApplyError, Contents as RootfsContents, Ensure, Entry, EntryKind, InodeId, Merge, Meta,
-    Outcome, Tree, Visibility,
+    ApplyError, Contents as RootfsContents, Ensure, Entry, EntryKind, InodeId, Merge, Meta, Outcome, Tree, Visibility,
 };
 use siforge_sif::image_config::{self, Contents, FileKind, ImageConfig, ImageFile};
 use siforge_sif::{Arch, Draft};
@@ -48,22 +47,14 @@ pub(crate) struct Converted {
 /// Writes the SIF into `out`, an empty file at `path` (for messages). On an error the file holds no SIF header.
 pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Converted, Error> {
     let image = inputs.resolved.reference.to_string();
-    let config_error = |source| Error::Config {
-        image: image.clone(),
-        source,
-    };
+    let config_error = |source| Error::Config { image: image.clone(), source };
     let config = ImageConfig::parse(&inputs.resolved.config).map_err(config_error)?;
     let source = image_config::Source {
         bootstrap: "docker".into(),
-        from: format!(
-            "{}@{}",
-            inputs.resolved.reference.canonical(),
-            inputs.resolved.manifest_digest
-        ),
+        from: format!("{}@{}", inputs.resolved.reference.canonical(), inputs.resolved.manifest_digest),
         time: None,
     };
-    let contents =
-        image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;
+    let contents = image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;
     let architecture = &inputs.resolved.platform.architecture;
     let draft = Draft::new(
         Arch::from_go(architecture).unwrap_or(Arch::Unknown),
@@ -74,34 +65,20 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
 
     let mut known = Visibility::default();
     let (writer, tree, mut warnings) = loop {
-        match pass(
-            inputs,
-            &contents,
-            out,
-            path,
-            draft.partition_offset(),
-            known,
-        )? {
+        match pass(inputs, &contents, out, path, draft.partition_offset(), known)? {
             Pass::Done(writer, tree, warnings) => break (writer, tree, warnings),
             Pass::Again(visibility) => known = visibility,
         }
         inputs.budget.refill();
         inputs.progress.restart();
     };
-    let finished = writer
-        .finish(&tree)
-        .map_err(|source| squashfs_error(path, source))?;
+    let finished = writer.finish(&tree).map_err(|source| squashfs_error(path, source))?;
     warnings.extend(finished.warnings);
     let size = draft.finish(out, finished.bytes)?;
 
     inputs.progress.enter(Phase::Hashing);
-    let digest =
-        hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
-    Ok(Converted {
-        digest,
-        size,
-        warnings,
-    })
+    let digest = hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
+    Ok(Converted { digest, size, warnings })
 }
 
 #[allow(clippy::large_enum_variant, reason = "one value per pass")]
@@ -127,19 +104,10 @@ fn pass(
     };
     let mut merge = Merge::new(limits, known);
 
-    let entries: Vec<Entry<'_>> = contents
-        .files
-        .iter()
-        .map(|file| entry(file, contents.created))
-        .collect();
-    merge
-        .apply_entries(&entries, &mut writer)
-        .map_err(|error| apply_error(None, path, error))?;
+    let entries: Vec<Entry<'_>> = contents.files.iter().map(|file| entry(file, contents.created)).collect();
+    merge.apply_entries(&entries, &mut writer).map_err(|error| apply_error(None, path, error))?;
     for (layer, download) in inputs.resolved.layers.iter().rev().zip(&inputs.downloads) {
-        let blob = Counted {
-            inner: download.reader(),
-            progress: inputs.progress.clone(),
-        };
+        let blob = Counted { inner: download.reader(), progress: inputs.progress.clone() };
         let mut tar = Tar::start(blob, layer, inputs.budget.clone())?;
         // Once the pass is known to be in vain, the layers below are read only for what they hide and need.
         let applied = if merge.must_restart() {
@@ -150,9 +118,7 @@ fn pass(
         let read = match applied {
             Ok(()) => tar.finish(),
             // The decoder knows better why its tar ended early.
-            Err(error) => Err(tar
-                .failure()
-                .unwrap_or_else(|| apply_error(Some(&layer.digest), path, error))),
+            Err(error) => Err(tar.failure().unwrap_or_else(|| apply_error(Some(&layer.digest), path, error))),
         };
         read.map_err(|error| blame(error, layer, download, &inputs.budget))?;
     }
@@ -162,19 +128,12 @@ fn pass(
     for file in &contents.missing_files {
         merge.ensure(file.path.as_bytes(), Ensure::File, contents.created);
     }
-    Ok(
-        match merge
-            .finish(contents.created)
-            .map_err(|error| apply_error(None, path, ApplyError::Layer(error)))?
-        {
-            Outcome::Done { tree, warnings } => Pass::Done(
-                writer,
-                tree,
-                warnings.iter().map(ToString::to_string).collect(),
-            ),
-            Outcome::Restart(visibility) => Pass::Again(visibility),
-        },
-    )
+    Ok(match merge.finish(contents.created).map_err(|error| apply_error(None, path, ApplyError::Layer(error)))? {
+        Outcome::Done { tree, warnings } => {
+            Pass::Done(writer, tree, warnings.iter().map(ToString::to_string).collect())
+        }
+        Outcome::Restart(visibility) => Pass::Again(visibility),
+    })
 }
 
 /// A layer's contents are to blame only when its blob is what the manifest names: one that is still on its way may prove
@@ -185,10 +144,7 @@ fn blame(error: Error, layer: &Layer, download: &Arc<Download>, budget: &Budget)
     }
     let (mut reader, mut sha) = (download.reader(), Sha256::new());
     let mut buffer = vec![0; HASH_BUFFER];
-    let damaged = |source| Error::Blob {
-        layer: layer.digest,
-        source,
-    };
+    let damaged = |source| Error::Blob { layer: layer.digest, source };
     loop {
         if budget.is_cancelled() {
             return Error::Cancelled;
@@ -197,30 +153,19 @@ fn blame(error: Error, layer: &Layer, download: &Arc<Download>, budget: &Budget)
             Ok(0) => break,
             Ok(n) => sha.update(&buffer[..n]),
             Err(source) => {
-                return source
-                    .downcast::<siforge_oci::Error>()
-                    .map_or_else(damaged, Error::Oci);
+                return source.downcast::<siforge_oci::Error>().map_or_else(damaged, Error::Oci);
             }
         }
     }
     let got = Digest::from_bytes(sha.finalize().into());
     match got == layer.digest {
         true => error,
-        false => damaged(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it has become {got}"),
-        )),
+        false => damaged(io::Error::new(io::ErrorKind::InvalidData, format!("it has become {got}"))),
     }
 }
 
 /// A writer of the partition at `offset` of `out`.
-fn writer(
-    inputs: &Inputs,
-    contents: &Contents,
-    out: &File,
-    path: &Path,
-    offset: u64,
-) -> Result<Writer, Error> {
+fn writer(inputs: &Inputs, contents: &Contents, out: &File, path: &Path, offset: u64) -> Result<Writer, Error> {
     let options = Options {
         codec: match inputs.recipe.codec {
             Codec::Zstd { level } => siforge_squashfs::write::Codec::Zstd { level },
@@ -232,9 +177,7 @@ fn writer(
         // The superblock holds 1970–2106.
         mtime: contents.created.clamp(0, i64::from(u32::MAX)) as u32,
     };
-    let file = out
-        .try_clone()
-        .map_err(|source| file_error("duplicate the descriptor of", path, source))?;
+    let file = out.try_clone().map_err(|source| file_error("duplicate the descriptor of", path, source))?;
     Writer::new(file, offset, options).map_err(|source| squashfs_error(path, source))
 }
 
@@ -260,50 +203,28 @@ impl RootfsContents for Unread {
 fn entry(file: &ImageFile, mtime: i64) -> Entry<'_> {
     Entry {
         path: file.path.as_bytes(),
-        meta: Meta {
-            mode: file.mode,
-            uid: 0,
-            gid: 0,
-            mtime,
-            xattrs: Vec::new(),
-        },
+        meta: Meta { mode: file.mode, uid: 0, gid: 0, mtime, xattrs: Vec::new() },
         kind: match &file.kind {
             FileKind::Directory => EntryKind::Directory,
             FileKind::Regular(data) => EntryKind::File { data },
-            FileKind::Symlink(target) => EntryKind::Symlink {
-                target: target.as_bytes(),
-            },
+            FileKind::Symlink(target) => EntryKind::Symlink { target: target.as_bytes() },
         },
     }
 }
 
-fn apply_error(
-    layer: Option<&Digest>,
-    path: &Path,
-    error: ApplyError<siforge_squashfs::write::Error>,
-) -> Error {
+fn apply_error(layer: Option<&Digest>, path: &Path, error: ApplyError<siforge_squashfs::write::Error>) -> Error {
     match error {
-        ApplyError::Layer(source) => Error::Layer {
-            layer: layer.copied(),
-            source,
-        },
+        ApplyError::Layer(source) => Error::Layer { layer: layer.copied(), source },
         ApplyError::Contents(source) => squashfs_error(path, source),
     }
 }
 
 fn squashfs_error(path: &Path, source: siforge_squashfs::write::Error) -> Error {
-    Error::Squashfs {
-        path: path.to_owned(),
-        source,
-    }
+    Error::Squashfs { path: path.to_owned(), source }
 }
 
 pub(crate) fn file_error(operation: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::File {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
+    Error::File { operation, path: path.to_owned(), source }
 }
 
 /// SHA-256 of the first `size` bytes.

@@ -65,18 +65,11 @@ impl Budget {
         }
         let left = self.left.load(Ordering::Relaxed);
         if bytes > left {
-            return Err(Error::TooLarge {
-                layer: layer.digest,
-                limit: self.limit,
-            });
+            return Err(Error::TooLarge { layer: layer.digest, limit: self.limit });
         }
         self.left.fetch_sub(bytes, Ordering::Relaxed);
         if so_far > self.ratio_free && so_far / layer.size.max(1) > self.ratio {
-            return Err(Error::Ratio {
-                layer: layer.digest,
-                limit: self.ratio,
-                bytes: so_far,
-            });
+            return Err(Error::Ratio { layer: layer.digest, limit: self.ratio, bytes: so_far });
         }
         Ok(())
     }
@@ -101,11 +94,7 @@ pub(crate) struct Tar {
 
 impl Tar {
     /// Starts the decoder. `blob` gives the compressed bytes; the layer names what they must decode to.
-    pub(crate) fn start(
-        blob: impl Read + Send + 'static,
-        layer: &Layer,
-        budget: Arc<Budget>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(blob: impl Read + Send + 'static, layer: &Layer, budget: Arc<Budget>) -> Result<Self, Error> {
         let (messages, receiver) = sync_channel(CHUNKS);
         let (used, recycled) = channel();
         let layer = layer.clone();
@@ -121,14 +110,7 @@ impl Tar {
                 let _ = messages.send(last);
             })
             .map_err(|source| Error::Thread { source })?;
-        Ok(Self {
-            messages: receiver,
-            used,
-            chunk: Vec::new(),
-            at: 0,
-            verified: false,
-            failure: None,
-        })
+        Ok(Self { messages: receiver, used, chunk: Vec::new(), at: 0, verified: false, failure: None })
     }
 
     /// Reads what is left (a tar's end is before its stream's end) and waits for the verdict on the diff_id.
@@ -193,11 +175,7 @@ fn decode(
     let broken = |source: io::Error| match source.downcast::<siforge_oci::Error>() {
         // The blob never came: that it also does not decode says nothing.
         Ok(download) => Error::Oci(download),
-        Err(source) => Error::Decode {
-            layer: layer.digest,
-            compression: layer.compression,
-            source,
-        },
+        Err(source) => Error::Decode { layer: layer.digest, compression: layer.compression, source },
     };
     let mut tar = decoder(blob, &layer.compression).map_err(broken)?;
     let mut sha = Sha256::new();
@@ -218,26 +196,15 @@ fn decode(
         }
     }
     let got = Digest::from_bytes(sha.finalize().into());
-    if got == layer.diff_id {
-        Ok(true)
-    } else {
-        Err(Error::DiffId {
-            layer: layer.digest,
-            got,
-            want: layer.diff_id,
-        })
-    }
+    if got == layer.diff_id { Ok(true) } else { Err(Error::DiffId { layer: layer.digest, got, want: layer.diff_id }) }
 }
 
-fn decoder(
-    blob: impl Read + Send + 'static,
-    compression: &Compression,
-) -> io::Result<Box<dyn Read + Send>> {
+fn decoder(blob: impl Read + Send + 'static, compression: &Compression) -> io::Result<Box<dyn Read + Send>> {
     Ok(match compression {
         Compression::None => Box::new(blob),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(
-            io::BufReader::with_capacity(256 << 10, blob),
-        )),
+        Compression::Gzip => {
+            Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(256 << 10, blob)))
+        }
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(blob)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -277,21 +244,10 @@ mod tests {
 
     /// A valid layer of `tar`'s bytes; each case changes one thing of it.
     fn layer(blob: &[u8], compression: Compression, tar: &[u8]) -> Layer {
-        Layer {
-            digest: sha(blob),
-            size: blob.len() as u64,
-            compression,
-            diff_id: sha(tar),
-        }
+        Layer { digest: sha(blob), size: blob.len() as u64, compression, diff_id: sha(tar) }
     }
 
-    fn check(
-        name: &str,
-        blob: Vec<u8>,
-        layer: Layer,
-        budget: Arc<Budget>,
-        want: Result<&[u8], &str>,
-    ) {
+    fn check(name: &str, blob: Vec<u8>, layer: Layer, budget: Arc<Budget>, want: Result<&[u8], &str>) {
         let mut tar = Tar::start(io::Cursor::new(blob), &layer, budget).unwrap();
         let mut got = vec![];
         let read = tar.read_to_end(&mut got);
@@ -314,9 +270,7 @@ mod tests {
     }
 
     fn text() -> Vec<u8> {
-        (0..300_000_u32)
-            .flat_map(|n| (n % 251).to_le_bytes())
-            .collect()
+        (0..300_000_u32).flat_map(|n| (n % 251).to_le_bytes()).collect()
     }
 
     #[test]
@@ -354,10 +308,7 @@ mod tests {
         let zst = layer(&frame, Compression::Zstd, &text);
         let cut = frame[..frame.len() - 9].to_vec();
         check("truncated zstd", cut, zst, ample(), broken);
-        let other = Layer {
-            diff_id: sha(b"other"),
-            ..gz
-        };
+        let other = Layer { diff_id: sha(b"other"), ..gz };
         check("another diff_id", blob, other, ample(), Err("diff_id"));
     }
 
@@ -369,13 +320,7 @@ mod tests {
         let ratio = Err("250 times");
         check("a bomb", bomb.clone(), layer.clone(), ample(), ratio);
         let small = Budget::new(1 << 20, 100_000, 0);
-        check(
-            "too large",
-            bomb.clone(),
-            layer.clone(),
-            small,
-            Err("1048576"),
-        );
+        check("too large", bomb.clone(), layer.clone(), small, Err("1048576"));
         let cancelled = ample();
         cancelled.cancel();
         check("cancelled", bomb, layer, cancelled, Err("cancelled"));

@@ -15,57 +15,32 @@ pub enum Error {
     #[error("the copy of layer {layer} on the disk is damaged: {source}")]
     Blob { layer: Digest, source: io::Error },
     #[error("decoding layer {layer} as {compression:?}: {source}")]
-    Decode {
-        layer: Digest,
-        compression: Compression,
-        source: io::Error,
-    },
+    Decode { layer: Digest, compression: Compression, source: io::Error },
     #[error(
         "layer {layer} decodes to sha256 {got}, but the image config's diff_id is {want}: the image is damaged, push it again"
     )]
-    DiffId {
-        layer: Digest,
-        got: Digest,
-        want: Digest,
-    },
+    DiffId { layer: Digest, got: Digest, want: Digest },
     #[error("layer {layer} brings the image over the limit of {limit} uncompressed bytes")]
     TooLarge { layer: Digest, limit: u64 },
     #[error(
         "layer {layer} decompresses to more than {limit} times its size ({bytes} bytes so far): refused as a decompression bomb"
     )]
-    Ratio {
-        layer: Digest,
-        limit: u64,
-        bytes: u64,
-    },
+    Ratio { layer: Digest, limit: u64, bytes: u64 },
     /// `layer` is None for what only all of them together show: a hard link whose target none has.
     #[error("applying {}: {source}", layer.as_ref().map_or_else(|| "the layers".into(), |layer| format!("layer {layer}")))]
-    Layer {
-        layer: Option<Digest>,
-        source: siforge_rootfs::Error,
-    },
+    Layer { layer: Option<Digest>, source: siforge_rootfs::Error },
     #[error("the image config of {image}: {source}")]
-    Config {
-        image: String,
-        source: siforge_sif::image_config::Error,
-    },
+    Config { image: String, source: siforge_sif::image_config::Error },
     #[error("the image has no layer at all: {image}")]
     NoLayers { image: String },
     #[error("writing the squashfs image of {path}: {source}", path = path.display())]
-    Squashfs {
-        path: PathBuf,
-        source: siforge_squashfs::write::Error,
-    },
+    Squashfs { path: PathBuf, source: siforge_squashfs::write::Error },
     #[error("writing the SIF: {0}")]
     Sif(#[from] siforge_sif::writer::Error),
     #[error(transparent)]
     Store(#[from] siforge_store::Error),
     #[error("{operation} {path}: {source}", path = path.display())]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("image file already exists: {path:?} - will not overwrite; use --force")]
     Exists { path: PathBuf },
     #[error("starting a thread: {source}")]
@@ -92,10 +67,7 @@ impl Error {
             | Self::Sif(siforge_sif::writer::Error::Write { .. }) => true,
             Self::Squashfs { source, .. } => matches!(
                 source,
-                Squashfs::Write { .. }
-                    | Squashfs::Truncate { .. }
-                    | Squashfs::Spawn(_)
-                    | Squashfs::Panicked { .. }
+                Squashfs::Write { .. } | Squashfs::Truncate { .. } | Squashfs::Spawn(_) | Squashfs::Panicked { .. }
             ),
             _ => false,
         }

@@ -66,37 +66,21 @@ impl Fetch {
             };
             Ok::<_, Error>((layer, usable))
         };
-        let layers: Vec<(Layer, bool)> = stream::iter(resolved.layers.iter().rev().cloned())
-            .map(usable)
-            .buffered(parallel)
-            .try_collect()
-            .await?;
+        let layers: Vec<(Layer, bool)> =
+            stream::iter(resolved.layers.iter().rev().cloned()).map(usable).buffered(parallel).try_collect().await?;
         let mut blobs: Vec<Blob> = Vec::with_capacity(layers.len());
         for (layer, usable) in layers {
             let same = blobs.iter().find(|blob| blob.layer.digest == layer.digest);
-            if let Some((download, cached)) = same.map(|blob| (blob.download.clone(), blob.cached))
-            {
+            if let Some((download, cached)) = same.map(|blob| (blob.download.clone(), blob.cached)) {
                 // The same layer twice in one image: fetched once, read twice.
-                blobs.push(Blob {
-                    layer,
-                    download,
-                    cached,
-                    pending: None,
-                });
+                blobs.push(Blob { layer, download, cached, pending: None });
                 continue;
             }
-            let cached = if usable {
-                cache.blobs.open(&layer.digest)?
-            } else {
-                None
-            };
+            let cached = if usable { cache.blobs.open(&layer.digest)? } else { None };
             blobs.push(match cached {
-                Some(file) => Blob {
-                    download: Download::complete(file, layer.size),
-                    layer,
-                    cached: true,
-                    pending: None,
-                },
+                Some(file) => {
+                    Blob { download: Download::complete(file, layer.size), layer, cached: true, pending: None }
+                }
                 None => {
                     let pending = cache.blobs.begin(&layer.digest)?;
                     Blob {
@@ -118,19 +102,12 @@ impl Fetch {
 
     /// Topmost layer first.
     pub(crate) fn downloads(&self) -> Vec<Arc<Download>> {
-        self.blobs
-            .iter()
-            .map(|blob| blob.download.clone())
-            .collect()
+        self.blobs.iter().map(|blob| blob.download.clone()).collect()
     }
 
     /// Digests of what came from the cache.
     pub(crate) fn cached(&self) -> Vec<Digest> {
-        self.blobs
-            .iter()
-            .filter(|blob| blob.cached)
-            .map(|blob| blob.layer.digest)
-            .collect()
+        self.blobs.iter().filter(|blob| blob.cached).map(|blob| blob.layer.digest).collect()
     }
 
     /// For a progress display: digest, compressed bytes, and the download unless the blob is there.
@@ -151,20 +128,11 @@ impl Fetch {
         parallel: usize,
     ) -> Result<(), Error> {
         let _abandon = Abandon {
-            downloads: self
-                .blobs
-                .iter()
-                .map(|blob| (blob.layer.digest, blob.download.clone()))
-                .collect(),
+            downloads: self.blobs.iter().map(|blob| (blob.layer.digest, blob.download.clone())).collect(),
             image: resolved.reference.familiar(),
         };
         let missing = self.blobs.into_iter().filter_map(|blob| {
-            let Blob {
-                layer,
-                download,
-                pending,
-                ..
-            } = blob;
+            let Blob { layer, download, pending, .. } = blob;
             pending.map(|pending| (layer, download, pending))
         });
         stream::iter(missing)
@@ -174,9 +142,7 @@ impl Fetch {
                 if cache.reuse != Reuse::Never {
                     // Its fsync may take seconds, and the other blobs of this build come in on the same task.
                     blocking(move || Ok(pending.commit()?)).await?;
-                    cache
-                        .blobs
-                        .note_origin(&layer.digest, &resolved.reference.registry)?;
+                    cache.blobs.note_origin(&layer.digest, &resolved.reference.registry)?;
                 }
                 Ok(())
             })
@@ -194,10 +160,7 @@ impl Drop for Abandon {
     fn drop(&mut self) {
         for (digest, download) in self.downloads.drain(..) {
             download.fail(siforge_oci::Error::Interrupted {
-                operation: Operation::Blob {
-                    digest: digest.to_string(),
-                    name: self.image.clone(),
-                },
+                operation: Operation::Blob { digest: digest.to_string(), name: self.image.clone() },
                 written: download.written(),
             });
         }

@@ -28,15 +28,7 @@ struct Tar(Vec<u8>);
 
 impl Tar {
     /// `meta`: mode and mtime.
-    fn member(
-        mut self,
-        path: &[u8],
-        kind: u8,
-        meta: (u32, u64),
-        link: &str,
-        device: (u32, u32),
-        data: &[u8],
-    ) -> Self {
+    fn member(mut self, path: &[u8], kind: u8, meta: (u32, u64), link: &str, device: (u32, u32), data: &[u8]) -> Self {
         let mut header = [0; 512];
         let octal = |header: &mut [u8; 512], at: usize, width: usize, value: u64| {
             let text = format!("{value:0digits$o}\0", digits = width - 1);
@@ -121,14 +113,7 @@ fn layers() -> [Vec<u8>; 3] {
         .member(b"usr/suid", b'0', (0o4755, 1000), "", (0, 0), b"suid")
         .member(b"usr/null", b'3', (0o666, 1000), "", (1, 3), b"")
         .member(b"usr/fifo", b'6', (0o600, 1000), "", (0, 0), b"")
-        .member(
-            b"usr/\xff\xfe",
-            b'0',
-            (0o600, 1000),
-            "",
-            (0, 0),
-            b"no UTF-8",
-        )
+        .member(b"usr/\xff\xfe", b'0', (0o600, 1000), "", (0, 0), b"no UTF-8")
         .pax(&[("SCHILY.xattr.user.note", "kept"), ("mtime", "-1.5")])
         .file("usr/attr", b"before 1970")
         .pax(&[("mtime", "9999999999.7")])
@@ -227,24 +212,11 @@ fn gzip() -> Recipe {
 fn the_bytes_of_whole_images_are_pinned() {
     assert_eq!(ENGINE_FORMAT, 1);
     for (recipe, size, expect) in [
-        (
-            Recipe::default(),
-            733_184,
-            "1569006582729d025669bd0252b21f8bd95e70188ced21da305cd3d4f18669c4",
-        ),
-        (
-            gzip(),
-            647_168,
-            "356d086ea63ecf7484b7faa0abdf48ded9d7fbb80cd4d4a2e399a5b732ec49de",
-        ),
+        (Recipe::default(), 733_184, "1569006582729d025669bd0252b21f8bd95e70188ced21da305cd3d4f18669c4"),
+        (gzip(), 647_168, "356d086ea63ecf7484b7faa0abdf48ded9d7fbb80cd4d4a2e399a5b732ec49de"),
     ] {
         let converted = run(&inputs(&recipe, &layers(), Compression::Gzip)).unwrap();
-        assert_eq!(
-            (converted.digest.hex().as_str(), converted.size),
-            (expect, size),
-            "{:?}",
-            recipe.codec
-        );
+        assert_eq!((converted.digest.hex().as_str(), converted.size), (expect, size), "{:?}", recipe.codec);
     }
 }
 
@@ -257,11 +229,7 @@ fn neither_machine_nor_transport_nor_names_of_the_source_change_a_byte() {
         assert_eq!(run(inputs).unwrap().digest, first.digest, "{what}");
     };
     for (threads, memory) in [(1, 4 << 20), (7, 192 << 20)] {
-        let changed = Inputs {
-            threads,
-            memory,
-            ..base()
-        };
+        let changed = Inputs { threads, memory, ..base() };
         same("threads and memory", &changed);
     }
     for compression in [Compression::None, Compression::Zstd] {
@@ -317,11 +285,7 @@ fn a_damaged_blob_is_no_damaged_image() {
             inputs.downloads = vec![Download::complete(file, size)];
             let error = run(&inputs).unwrap_err();
             let layer = inputs.resolved.layers[0].digest;
-            assert_eq!(
-                error.damaged_layer(),
-                Some(&layer),
-                "{what} of {compression:?}: {error}"
-            );
+            assert_eq!(error.damaged_layer(), Some(&layer), "{what} of {compression:?}: {error}");
         }
         let mut honest = inputs(&Recipe::default(), &tars, compression);
         honest.resolved.layers[0].diff_id = sha(b"other");
@@ -334,10 +298,7 @@ fn a_damaged_blob_is_no_damaged_image() {
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(work)
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
 fn client() -> siforge_oci::Client {
@@ -349,10 +310,7 @@ fn client() -> siforge_oci::Client {
 fn a_blob_to_come_takes_one_descriptor() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::at(dir.path()).unwrap();
-    let cache = Cache {
-        blobs: &blobs,
-        reuse: Reuse::Own,
-    };
+    let cache = Cache { blobs: &blobs, reuse: Reuse::Own };
     let tars: Vec<Vec<u8>> = (0..40).map(|number| text(number, 40)).collect();
     let mut resolved = inputs(&Recipe::default(), &tars, Compression::None).resolved;
     resolved.layers.push(resolved.layers[3].clone());
@@ -375,13 +333,7 @@ fn a_blob_to_come_takes_one_descriptor() {
 fn a_damaged_record_of_a_recipe_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::init(dir.path(), None).unwrap();
-    let Inputs {
-        resolved,
-        recipe,
-        recipe_key,
-        progress,
-        ..
-    } = inputs(&Recipe::default(), &[], Compression::None);
+    let Inputs { resolved, recipe, recipe_key, progress, .. } = inputs(&Recipe::default(), &[], Compression::None);
     let record = store.layout().recipe(&recipe_key);
     std::fs::create_dir_all(record.parent().unwrap()).unwrap();
     std::fs::write(&record, "{").unwrap();
@@ -394,12 +346,7 @@ fn a_damaged_record_of_a_recipe_is_no_obstacle() {
 }
 
 fn interrupted() -> siforge_oci::Error {
-    siforge_oci::Error::Interrupted {
-        operation: Operation::Tags {
-            name: "host/x".to_owned(),
-        },
-        written: 0,
-    }
+    siforge_oci::Error::Interrupted { operation: Operation::Tags { name: "host/x".to_owned() }, written: 0 }
 }
 
 /// The conversion waits for a blob; then there will be none.

@@ -28,55 +28,35 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn create(target: &Path, force: bool) -> Result<Self, Error> {
         if !force && target.symlink_metadata().is_ok() {
-            return Err(Error::Exists {
-                path: target.to_owned(),
-            });
+            return Err(Error::Exists { path: target.to_owned() });
         }
         let dir = match target.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
         };
-        let (file, temp) = match open(
-            dir,
-            OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC,
-            MODE,
-        ) {
+        let (file, temp) = match open(dir, OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC, MODE) {
             Ok(fd) => (File::from(fd), None),
             Err(nix::Error::EOPNOTSUPP | nix::Error::EISDIR | nix::Error::EINVAL) => {
                 let temp = hidden(target);
                 let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-                let fd = open(&temp, flags, MODE)
-                    .map_err(|errno| file_error("create", &temp, errno.into()))?;
+                let fd = open(&temp, flags, MODE).map_err(|errno| file_error("create", &temp, errno.into()))?;
                 (File::from(fd), Some(temp))
             }
             Err(errno) => return Err(file_error("create a file in", dir, errno.into())),
         };
-        Ok(Self {
-            file,
-            target: target.to_owned(),
-            force,
-            temp,
-        })
+        Ok(Self { file, target: target.to_owned(), force, temp })
     }
 
     pub(crate) fn file(&self) -> Result<File, Error> {
-        self.file
-            .try_clone()
-            .map_err(|source| file_error("duplicate the descriptor of", &self.target, source))
+        self.file.try_clone().map_err(|source| file_error("duplicate the descriptor of", &self.target, source))
     }
 
     /// Writes through to the disk and gives the file its name.
     pub(crate) fn publish(mut self) -> Result<(), Error> {
-        self.file
-            .sync_all()
-            .map_err(|source| file_error("write through", &self.target, source))?;
+        self.file.sync_all().map_err(|source| file_error("write through", &self.target, source))?;
         if self.temp.is_none() {
             // With force, first to a hidden name: rename replaces in one step, link never does.
-            let name = if self.force {
-                hidden(&self.target)
-            } else {
-                self.target.clone()
-            };
+            let name = if self.force { hidden(&self.target) } else { self.target.clone() };
             self.link(&name)?;
             if !self.force {
                 return Ok(());
@@ -87,11 +67,9 @@ impl Output {
             return Ok(());
         };
         let result = if self.force {
-            std::fs::rename(&temp, &self.target)
-                .map_err(|source| file_error("replace", &self.target, source))
+            std::fs::rename(&temp, &self.target).map_err(|source| file_error("replace", &self.target, source))
         } else {
-            std::fs::hard_link(&temp, &self.target)
-                .map_err(|source| self.link_error(&self.target, source))
+            std::fs::hard_link(&temp, &self.target).map_err(|source| self.link_error(&self.target, source))
         };
         if result.is_ok() && self.force {
             self.temp = None;
@@ -101,21 +79,13 @@ impl Output {
 
     fn link(&self, name: &Path) -> Result<(), Error> {
         let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        linkat(
-            AT_FDCWD,
-            unnamed.as_str(),
-            AT_FDCWD,
-            name,
-            AtFlags::AT_SYMLINK_FOLLOW,
-        )
-        .map_err(|errno| self.link_error(name, errno.into()))
+        linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, name, AtFlags::AT_SYMLINK_FOLLOW)
+            .map_err(|errno| self.link_error(name, errno.into()))
     }
 
     fn link_error(&self, name: &Path, source: io::Error) -> Error {
         if source.kind() == io::ErrorKind::AlreadyExists {
-            Error::Exists {
-                path: self.target.clone(),
-            }
+            Error::Exists { path: self.target.clone() }
         } else {
             file_error("name", name, source)
         }
@@ -146,10 +116,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn names(dir: &Path) -> Vec<OsString> {
-        let mut names: Vec<_> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     }
@@ -157,12 +124,7 @@ mod tests {
     fn write(path: &Path, force: bool, text: &str) -> Result<(), Error> {
         let output = Output::create(path, force)?;
         output.file()?.write_all(text.as_bytes()).unwrap();
-        assert!(
-            names(path.parent().unwrap())
-                .iter()
-                .all(|name| name == "x.sif"),
-            "visible before it is complete"
-        );
+        assert!(names(path.parent().unwrap()).iter().all(|name| name == "x.sif"), "visible before it is complete");
         output.publish()
     }
 

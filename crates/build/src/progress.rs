@@ -22,13 +22,7 @@ pub enum Phase {
     Done,
 }
 
-const PHASES: [Phase; 5] = [
-    Phase::Pending,
-    Phase::Converting,
-    Phase::Hashing,
-    Phase::Publishing,
-    Phase::Done,
-];
+const PHASES: [Phase; 5] = [Phase::Pending, Phase::Converting, Phase::Hashing, Phase::Publishing, Phase::Done];
 
 /// One layer blob, as a progress bar shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,10 +94,7 @@ impl Progress {
                 .map(|blob| BlobState {
                     digest: blob.digest,
                     total: blob.total,
-                    done: blob
-                        .download
-                        .as_ref()
-                        .map_or(blob.total, |download| download.written()),
+                    done: blob.download.as_ref().map_or(blob.total, |download| download.written()),
                     cached: blob.download.is_none(),
                 })
                 .collect(),
@@ -117,18 +108,9 @@ impl Progress {
     }
 
     /// The blobs are known: digest, compressed bytes, and the download unless the blob came from the cache.
-    pub(crate) fn begin(
-        &self,
-        total: u64,
-        blobs: impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)>,
-    ) {
-        *self.blobs.lock().unwrap_or_else(PoisonError::into_inner) = blobs
-            .map(|(digest, total, download)| Blob {
-                digest,
-                total,
-                download,
-            })
-            .collect();
+    pub(crate) fn begin(&self, total: u64, blobs: impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)>) {
+        *self.blobs.lock().unwrap_or_else(PoisonError::into_inner) =
+            blobs.map(|(digest, total, download)| Blob { digest, total, download }).collect();
         self.bytes_total.store(total, Ordering::Relaxed);
         self.restart();
         self.enter(Phase::Converting);
@@ -149,12 +131,7 @@ mod tests {
     use super::*;
 
     fn check(phase: Phase, done: u64, total: u64, percent: u8) {
-        let snapshot = Snapshot {
-            phase,
-            blobs: vec![],
-            bytes_done: done,
-            bytes_total: total,
-        };
+        let snapshot = Snapshot { phase, blobs: vec![], bytes_done: done, bytes_total: total };
         assert_eq!(snapshot.percent(), percent, "{phase:?} {done}/{total}");
     }
 

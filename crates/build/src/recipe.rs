@@ -29,11 +29,7 @@ pub struct Recipe {
 impl Default for Recipe {
     /// zstd level 3 in 256 KiB blocks: measured as the size of gzip-9 at a seventeenth of its cost.
     fn default() -> Self {
-        Self {
-            codec: Codec::Zstd { level: 3 },
-            block_size: 256 * 1024,
-            labels: BTreeMap::new(),
-        }
+        Self { codec: Codec::Zstd { level: 3 }, block_size: 256 * 1024, labels: BTreeMap::new() }
     }
 }
 
@@ -53,11 +49,7 @@ pub(crate) const RATIO_FREE_BYTES: u64 = 256 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            uncompressed_bytes: 1 << 40,
-            files: 20_000_000,
-            ratio: 250,
-        }
+        Self { uncompressed_bytes: 1 << 40, files: 20_000_000, ratio: 250 }
     }
 }
 
@@ -98,34 +90,18 @@ mod tests {
         let manifest = |n: u8| Digest::from_bytes([n; 32]);
         let base = Recipe::default();
         let mut seen = std::collections::HashSet::new();
-        let mut check =
-            |name: &str, key: Digest| assert!(seen.insert(key), "{name} does not change the key");
+        let mut check = |name: &str, key: Digest| assert!(seen.insert(key), "{name} does not change the key");
         check("base", base.key(&manifest(1), "lab/cow"));
         check("manifest", base.key(&manifest(2), "lab/cow"));
         check("repository", base.key(&manifest(1), "lab/owl"));
-        let level = Recipe {
-            codec: Codec::Zstd { level: 4 },
-            ..base.clone()
-        };
+        let level = Recipe { codec: Codec::Zstd { level: 4 }, ..base.clone() };
         check("level", level.key(&manifest(1), "lab/cow"));
-        let codec = Recipe {
-            codec: Codec::Gzip { level: 3 },
-            ..base.clone()
-        };
+        let codec = Recipe { codec: Codec::Gzip { level: 3 }, ..base.clone() };
         check("codec", codec.key(&manifest(1), "lab/cow"));
-        let block = Recipe {
-            block_size: 128 * 1024,
-            ..base.clone()
-        };
+        let block = Recipe { block_size: 128 * 1024, ..base.clone() };
         check("block size", block.key(&manifest(1), "lab/cow"));
-        let labels = Recipe {
-            labels: [("a".into(), "b".into())].into(),
-            ..base.clone()
-        };
+        let labels = Recipe { labels: [("a".into(), "b".into())].into(), ..base.clone() };
         check("labels", labels.key(&manifest(1), "lab/cow"));
-        assert_eq!(
-            base.key(&manifest(1), "lab/cow"),
-            base.clone().key(&manifest(1), "lab/cow")
-        );
+        assert_eq!(base.key(&manifest(1), "lab/cow"), base.clone().key(&manifest(1), "lab/cow"));
     }
 }

@@ -99,32 +99,16 @@ pub async fn build(
     };
     if let Some(record) = recorded {
         progress.enter(Phase::Done);
-        return Ok(built(
-            store,
-            key,
-            record.digest,
-            record.size,
-            true,
-            Vec::new(),
-        ));
+        return Ok(built(store, key, record.digest, record.size, true, Vec::new()));
     }
     let pending = store.begin()?;
     let file = pending
         .file()
         .try_clone()
         .map_err(|source| file_error("duplicate the descriptor of", pending.path(), source))?;
-    let target = Target {
-        file,
-        path: pending.path().to_owned(),
-    };
-    let cache = Cache {
-        blobs: &store.blobs()?,
-        reuse: settings.reuse,
-    };
-    let made = assemble(
-        client, resolved, recipe, &key, settings, cache, &target, &progress,
-    )
-    .await?;
+    let target = Target { file, path: pending.path().to_owned() };
+    let cache = Cache { blobs: &store.blobs()?, reuse: settings.reuse };
+    let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
     let store = store.clone();
@@ -135,34 +119,13 @@ pub async fn build(
         let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
         done.enter(Phase::Done);
-        Ok(built(
-            &store,
-            key,
-            record.digest,
-            record.size,
-            false,
-            made.warnings,
-        ))
+        Ok(built(&store, key, record.digest, record.size, false, made.warnings))
     })
     .await
 }
 
-fn built(
-    store: &Store,
-    recipe_key: Digest,
-    digest: Digest,
-    size: u64,
-    reused: bool,
-    warnings: Vec<String>,
-) -> Built {
-    Built {
-        path: store.layout().artifact(&digest),
-        digest,
-        size,
-        recipe_key,
-        reused,
-        warnings,
-    }
+fn built(store: &Store, recipe_key: Digest, digest: Digest, size: u64, reused: bool, warnings: Vec<String>) -> Built {
+    Built { path: store.layout().artifact(&digest), digest, size, recipe_key, reused, warnings }
 }
 
 /// Converts `resolved` into a SIF file of mode 0755 less the umask.
@@ -178,18 +141,9 @@ pub async fn pull(
 ) -> Result<Pulled, Error> {
     let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
     let output = Output::create(destination.path, destination.force)?;
-    let target = Target {
-        file: output.file()?,
-        path: destination.path.to_owned(),
-    };
-    let cache = Cache {
-        blobs: destination.cache,
-        reuse: settings.reuse,
-    };
-    let made = assemble(
-        client, resolved, recipe, &key, settings, cache, &target, &progress,
-    )
-    .await?;
+    let target = Target { file: output.file()?, path: destination.path.to_owned() };
+    let cache = Cache { blobs: destination.cache, reuse: settings.reuse };
+    let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
     progress.enter(Phase::Publishing);
     let done = progress.clone();
     blocking(move || {
@@ -198,11 +152,7 @@ pub async fn pull(
         Ok(())
     })
     .await?;
-    Ok(Pulled {
-        digest: made.digest,
-        size: made.size,
-        warnings: made.warnings,
-    })
+    Ok(Pulled { digest: made.digest, size: made.size, warnings: made.warnings })
 }
 
 struct Target {
@@ -224,9 +174,7 @@ async fn assemble(
     progress: &Arc<Progress>,
 ) -> Result<Converted, Error> {
     if resolved.layers.is_empty() {
-        return Err(Error::NoLayers {
-            image: resolved.reference.to_string(),
-        });
+        return Err(Error::NoLayers { image: resolved.reference.to_string() });
     }
     let mut damaged = Vec::new();
     loop {
@@ -241,11 +189,7 @@ async fn assemble(
             memory: settings.memory,
             limits: settings.limits,
             downloads: fetch.downloads(),
-            budget: Budget::new(
-                settings.limits.uncompressed_bytes,
-                settings.limits.ratio,
-                RATIO_FREE_BYTES,
-            ),
+            budget: Budget::new(settings.limits.uncompressed_bytes, settings.limits.ratio, RATIO_FREE_BYTES),
             progress: progress.clone(),
         };
         let fetching = fetch.run(client, resolved, cache, settings.parallel_blobs);
@@ -271,10 +215,8 @@ async fn fetch_and_convert(
     target: &Target,
 ) -> Result<Converted, Error> {
     let _cancel = CancelOnDrop(inputs.budget.clone());
-    let file = target
-        .file
-        .try_clone()
-        .map_err(|source| file_error("duplicate the descriptor of", &target.path, source))?;
+    let file =
+        target.file.try_clone().map_err(|source| file_error("duplicate the descriptor of", &target.path, source))?;
     let path = target.path.clone();
     let converting = blocking(move || convert::convert(&inputs, &file, &path));
     tokio::pin!(fetching, converting);

@@ -19,9 +19,7 @@ use std::process::{Command, ExitCode};
 use rustix::mount::MountFlags;
 use siforge_agent_api::{Client, Connection, Limits, MountRequest};
 use siforge_launch::syscall::Forked;
-use siforge_launch::{
-    Bind, Contain, Groups, Home, Host, NoMount, Plan, Request, RootFs, UserNamespace, plan,
-};
+use siforge_launch::{Bind, Contain, Groups, Home, Host, NoMount, Plan, Request, RootFs, UserNamespace, plan};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -46,10 +44,7 @@ fn main() -> ExitCode {
 
 fn parse() -> Result<Options, Failure> {
     let mut arguments = std::env::args_os().skip(1);
-    let mut request = Request {
-        env: std::env::vars_os().collect(),
-        ..Request::default()
-    };
+    let mut request = Request { env: std::env::vars_os().collect(), ..Request::default() };
     let (mut dry_run, mut step, mut agent, mut unlock) = (false, false, None, false);
     let root = loop {
         let word = arguments.next().ok_or("no root file system given")?;
@@ -73,34 +68,18 @@ fn parse() -> Result<Options, Failure> {
             Some("--no-mount") => {
                 let words = value()?.to_string_lossy().into_owned();
                 for word in words.split(',') {
-                    request
-                        .no_mount
-                        .push(NoMount::parse(word).ok_or("unknown word of --no-mount")?);
+                    request.no_mount.push(NoMount::parse(word).ok_or("unknown word of --no-mount")?);
                 }
             }
             _ => break PathBuf::from(word),
         }
     };
     request.argv = arguments.collect::<Vec<OsString>>();
-    Ok(Options {
-        request,
-        dry_run,
-        step,
-        agent,
-        unlock,
-        root,
-    })
+    Ok(Options { request, dry_run, step, agent, unlock, root })
 }
 
 fn run() -> Result<i32, Failure> {
-    let Options {
-        request,
-        dry_run,
-        step,
-        agent,
-        unlock,
-        root,
-    } = parse()?;
+    let Options { request, dry_run, step, agent, unlock, root } = parse()?;
     let host = Host::observe()?;
     let plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
     if dry_run {
@@ -114,12 +93,7 @@ fn run() -> Result<i32, Failure> {
     let source = if metadata.is_dir() {
         RootFs::Directory(root)
     } else {
-        RootFs::Squashfs {
-            file: File::open(&root)?,
-            path: root,
-            offset: 0,
-            size: metadata.size(),
-        }
+        RootFs::Squashfs { file: File::open(&root)?, path: root, offset: 0, size: metadata.size() }
     };
     if step {
         run_step(&plan, source)
@@ -127,46 +101,22 @@ fn run() -> Result<i32, Failure> {
         Ok(siforge_launch::enter_privileged(&plan, source)?)
     } else {
         let namespace = UserNamespace::create()?;
-        Ok(siforge_launch::enter_user(
-            &plan,
-            &namespace,
-            Groups::OwnOnly,
-            source,
-        )?)
+        Ok(siforge_launch::enter_user(&plan, &namespace, Groups::OwnOnly, source)?)
     }
 }
 
 /// An ordinary user's launch by the agent's mount.
-fn with_agent(
-    plan: &Plan,
-    host: &Host,
-    socket: &Path,
-    reference: &Path,
-    unlock: bool,
-) -> Result<i32, Failure> {
+fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path, unlock: bool) -> Result<i32, Failure> {
     let namespace = UserNamespace::create()?;
     let handle = namespace.handle()?;
     let reference = reference.to_string_lossy().into_owned();
-    let request = MountRequest {
-        reference,
-        idmap: host.uid != 0,
-        ..MountRequest::default()
-    };
+    let request = MountRequest { reference, idmap: host.uid != 0, ..MountRequest::default() };
     let (reply, mount) = Client::connect(socket)?.mount(&request, Some(handle.as_fd()))?;
     if unlock {
         return try_unlock(mount);
     }
-    let groups = if reply.groups_mapped {
-        Groups::MappedByAgent
-    } else {
-        Groups::OwnOnly
-    };
-    Ok(siforge_launch::enter_user(
-        plan,
-        &namespace,
-        groups,
-        RootFs::Detached(mount),
-    )?)
+    let groups = if reply.groups_mapped { Groups::MappedByAgent } else { Groups::OwnOnly };
+    Ok(siforge_launch::enter_user(plan, &namespace, groups, RootFs::Detached(mount))?)
 }
 
 /// What a hostile client would do: it has all capabilities in namespaces of its own.
@@ -175,8 +125,7 @@ fn try_unlock(mount: OwnedFd) -> Result<i32, Failure> {
     siforge_launch::attach(mount.as_fd(), Path::new("/tmp"))?;
     let all = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     for flag in [MountFlags::RDONLY, MountFlags::NOSUID, MountFlags::NODEV] {
-        let result =
-            rustix::mount::mount_remount("/tmp", MountFlags::BIND | all.difference(flag), "");
+        let result = rustix::mount::mount_remount("/tmp", MountFlags::BIND | all.difference(flag), "");
         println!("without {flag:?}: {result:?}");
     }
     let result = rustix::mount::mount_remount("/tmp", MountFlags::BIND | all, "");
@@ -196,9 +145,7 @@ fn run_step(plan: &Plan, source: RootFs) -> Result<i32, Failure> {
         }
         Forked::Child => {
             drop(ours);
-            let frame = Connection::new(theirs, Limits::CLIENT)?
-                .receive()?
-                .ok_or("the builder is gone")?;
+            let frame = Connection::new(theirs, Limits::CLIENT)?.receive()?.ok_or("the builder is gone")?;
             let namespace = frame.descriptors.first().ok_or("no namespace came")?;
             siforge_launch::join_namespace(namespace.as_fd())?;
             siforge_launch::enter_directory(plan)?;

@@ -11,9 +11,7 @@ use crate::host::UserEntry;
 
 /// The entry of a user id.
 pub(crate) fn find_user(passwd: &[u8], uid: u32) -> Option<UserEntry> {
-    passwd
-        .split(|b| *b == b'\n')
-        .find_map(|line| UserEntry::from_line(line, uid))
+    passwd.split(|b| *b == b'\n').find_map(|line| UserEntry::from_line(line, uid))
 }
 
 /// Names of those ids that the text knows.
@@ -32,10 +30,7 @@ pub(crate) fn find_groups(group: &[u8], ids: &[u32]) -> Vec<(u32, String)> {
 }
 
 fn numeric_field(line: &[u8], index: usize) -> Option<u32> {
-    std::str::from_utf8(line.split(|b| *b == b':').nth(index)?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(line.split(|b| *b == b':').nth(index)?).ok()?.parse().ok()
 }
 
 /// The image's passwd as the container sees it, or `None` if that is the image's own. An entry of `uid` keeps its name
@@ -48,20 +43,9 @@ pub(crate) fn with_user(passwd: &[u8], uid: u32, gid: u32, entry: &UserEntry) ->
         if fields.len() != 7 || fields[5] == home {
             return None;
         }
-        let changed = [
-            fields[0], fields[1], fields[2], fields[3], fields[4], home, fields[6],
-        ]
-        .join(&b':');
+        let changed = [fields[0], fields[1], fields[2], fields[3], fields[4], home, fields[6]].join(&b':');
         let lines = passwd.split(|b| *b == b'\n');
-        let all: Vec<&[u8]> = lines
-            .map(|line| {
-                if line == own {
-                    changed.as_slice()
-                } else {
-                    line
-                }
-            })
-            .collect();
+        let all: Vec<&[u8]> = lines.map(|line| if line == own { changed.as_slice() } else { line }).collect();
         return Some(all.join(&b'\n'));
     }
     let mut text = terminated(passwd);
@@ -73,14 +57,8 @@ pub(crate) fn with_user(passwd: &[u8], uid: u32, gid: u32, entry: &UserEntry) ->
 
 /// The image's group file with lines for those groups whose id it lacks, or `None` if it has all.
 pub(crate) fn with_groups(group: &[u8], user: &str, groups: &[(u32, String)]) -> Option<Vec<u8>> {
-    let known: Vec<u32> = group
-        .split(|b| *b == b'\n')
-        .filter_map(|line| numeric_field(line, 2))
-        .collect();
-    let mut missing = groups
-        .iter()
-        .filter(|(gid, _)| !known.contains(gid))
-        .peekable();
+    let known: Vec<u32> = group.split(|b| *b == b'\n').filter_map(|line| numeric_field(line, 2)).collect();
+    let mut missing = groups.iter().filter(|(gid, _)| !known.contains(gid)).peekable();
     missing.peek()?;
     let mut text = terminated(group);
     for (gid, name) in missing {
@@ -101,18 +79,13 @@ fn terminated(text: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] =
-        b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/ann:/bin/sh";
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/ann:/bin/sh";
     const GROUP: &[u8] = b"root:x:0:\nusers:x:100:ann\n";
 
     #[test]
     fn finds() {
-        let ann = UserEntry {
-            name: "ann".into(),
-            gecos: "Ann,,,".into(),
-            home: "/home/ann".into(),
-            shell: "/bin/sh".into(),
-        };
+        let ann =
+            UserEntry { name: "ann".into(), gecos: "Ann,,,".into(), home: "/home/ann".into(), shell: "/bin/sh".into() };
         assert_eq!(find_user(PASSWD, 1000), Some(ann));
         assert_eq!(find_user(PASSWD, 1), None);
         assert_eq!(find_user(b"broken\n::\nx:x:7\n", 7), None);
@@ -121,31 +94,17 @@ mod tests {
 
     #[test]
     fn adds_only_what_is_missing() {
-        let bob = UserEntry {
-            name: "bob".into(),
-            gecos: String::new(),
-            home: "/home/bob".into(),
-            shell: "/bin/sh".into(),
-        };
-        let ann = UserEntry {
-            home: "/home/ann".into(),
-            ..bob.clone()
-        };
+        let bob =
+            UserEntry { name: "bob".into(), gecos: String::new(), home: "/home/bob".into(), shell: "/bin/sh".into() };
+        let ann = UserEntry { home: "/home/ann".into(), ..bob.clone() };
         assert_eq!(with_user(PASSWD, 1000, 100, &ann), None);
-        let moved =
-            b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/bob:/bin/sh".to_vec();
+        let moved = b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:100:Ann,,,:/home/bob:/bin/sh".to_vec();
         assert_eq!(with_user(PASSWD, 1000, 100, &bob), Some(moved));
         let added = [PASSWD, b"\nbob:x:1001:100::/home/bob:/bin/sh\n"].concat();
         assert_eq!(with_user(PASSWD, 1001, 100, &bob), Some(added));
-        assert_eq!(
-            with_user(b"", 5, 6, &bob),
-            Some(b"bob:x:5:6::/home/bob:/bin/sh\n".to_vec())
-        );
+        assert_eq!(with_user(b"", 5, 6, &bob), Some(b"bob:x:5:6::/home/bob:/bin/sh\n".to_vec()));
         assert_eq!(with_groups(GROUP, "bob", &[(100, "u".into())]), None);
         let added = [GROUP, b"lab:x:500:bob\n"].concat();
-        assert_eq!(
-            with_groups(GROUP, "bob", &[(100, "u".into()), (500, "lab".into())]),
-            Some(added)
-        );
+        assert_eq!(with_groups(GROUP, "bob", &[(100, "u".into()), (500, "lab".into())]), Some(added));
     }
 }

@@ -91,18 +91,10 @@ fn in_parentheses(hint: &Option<&'static str>) -> String {
 
 impl Error {
     /// For `map_err` on a call that concerns a path.
-    pub(crate) fn path<E: Into<io::Error>>(
-        operation: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(E) -> Error {
+    pub(crate) fn path<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
         move |e| {
             let source = e.into();
-            Error::Path {
-                operation,
-                path: path.to_path_buf(),
-                hint: missing(&source),
-                source,
-            }
+            Error::Path { operation, path: path.to_path_buf(), hint: missing(&source), source }
         }
     }
 
@@ -110,20 +102,16 @@ impl Error {
     pub(crate) fn call<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Error {
         move |e| {
             let source = e.into();
-            Error::Call {
-                operation,
-                hint: missing(&source),
-                source,
-            }
+            Error::Call { operation, hint: missing(&source), source }
         }
     }
 
     /// The errno, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Error::Path { source, .. }
-            | Error::Call { source, .. }
-            | Error::Overlay { source, .. } => source.raw_os_error(),
+            Error::Path { source, .. } | Error::Call { source, .. } | Error::Overlay { source, .. } => {
+                source.raw_os_error()
+            }
             _ => None,
         }
     }
@@ -132,9 +120,7 @@ impl Error {
 /// The hint for errors that mean the same whatever the call was.
 fn missing(source: &io::Error) -> Option<&'static str> {
     match source.raw_os_error() {
-        Some(libc::ENOSYS) => {
-            Some("this kernel lacks the new mount API: Linux 5.12 or later is needed")
-        }
+        Some(libc::ENOSYS) => Some("this kernel lacks the new mount API: Linux 5.12 or later is needed"),
         _ => None,
     }
 }

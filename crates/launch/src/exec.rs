@@ -13,12 +13,7 @@ use crate::{Error, Groups, Plan, RootFs, UserNamespace, mounts, process, syscall
 
 /// Launches as an ordinary user, in the user namespace just made. Without a pid namespace it does not return: this
 /// process becomes the command. With one, the result is the command's exit code (128+n after signal n).
-pub fn enter_user(
-    plan: &Plan,
-    namespace: &UserNamespace,
-    groups: Groups,
-    root: RootFs,
-) -> Result<i32, Error> {
+pub fn enter_user(plan: &Plan, namespace: &UserNamespace, groups: Groups, root: RootFs) -> Result<i32, Error> {
     namespace.map_groups(groups)?;
     enter(plan, root, false)
 }
@@ -80,8 +75,7 @@ fn set_up_mounts(plan: &Plan, root: RootFs, privileged: bool) -> Result<(), Erro
     if privileged {
         // In a new user namespace all mounts are slaves already; here nothing of ours may reach the host.
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change(c"/", slave)
-            .map_err(Error::call("make the mounts slaves of the host's"))?;
+        rustix::mount::mount_change(c"/", slave).map_err(Error::call("make the mounts slaves of the host's"))?;
     }
     mounts::switch_root(plan, root)
 }
@@ -92,9 +86,7 @@ pub fn build_namespace(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(Error::call("make a mount namespace"))?;
     // Now, because an image need not have a /proc.
     let path = Path::new("/proc/self/ns/mnt");
-    let namespace = File::open(path)
-        .map(OwnedFd::from)
-        .map_err(Error::path("open", path))?;
+    let namespace = File::open(path).map(OwnedFd::from).map_err(Error::path("open", path))?;
     set_up_mounts(plan, root, true)?;
     Ok(namespace)
 }
@@ -102,11 +94,8 @@ pub fn build_namespace(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
 /// For a step's other tasks: joins what [`build_namespace`] returned. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. The
 /// working directory is then `/`: see [`enter_directory`].
 pub fn join_namespace(namespace: BorrowedFd<'_>) -> Result<(), Error> {
-    rustix::thread::move_into_link_name_space(
-        namespace,
-        Some(rustix::thread::LinkNameSpaceType::Mount),
-    )
-    .map_err(Error::call("join the step's mount namespace"))
+    rustix::thread::move_into_link_name_space(namespace, Some(rustix::thread::LinkNameSpaceType::Mount))
+        .map_err(Error::call("join the step's mount namespace"))
 }
 
 /// Goes to the plan's working directory, inside.
@@ -129,11 +118,7 @@ pub fn drop_privileges() -> Result<(), Error> {
     // Not there before Linux 4.3, when there was nothing to clear either.
     let _ = rustix::thread::clear_ambient_capability_set();
     let none = rustix::thread::CapabilitySet::empty();
-    let sets = rustix::thread::CapabilitySets {
-        effective: none,
-        permitted: none,
-        inheritable: none,
-    };
+    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).map_err(Error::call("drop capabilities"))?;
     rustix::thread::set_keep_capabilities(false).map_err(Error::call("unset keep-capabilities"))
 }

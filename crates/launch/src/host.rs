@@ -52,32 +52,19 @@ impl Host {
             .collect();
         // A working directory that was removed is no reason to fail.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Ok(Host {
-            uid,
-            gid,
-            user: user(uid),
-            group_names: group_names(gid, &groups),
-            groups,
-            cwd,
-        })
+        Ok(Host { uid, gid, user: user(uid), group_names: group_names(gid, &groups), groups, cwd })
     }
 }
 
 /// What lies at a path of the host, symlinks followed. The function to pass to [`crate::plan::make`].
 pub fn path_kind(path: &Path) -> Option<PathKind> {
     let kind = fs::metadata(path).ok()?;
-    Some(if kind.is_dir() {
-        PathKind::Directory
-    } else {
-        PathKind::File
-    })
+    Some(if kind.is_dir() { PathKind::Directory } else { PathKind::File })
 }
 
 /// The user's entry: /etc/passwd first, because NSS loads libraries and may ask a server.
 fn user(uid: u32) -> Option<UserEntry> {
-    if let Some(entry) =
-        read_limited("/etc/passwd").and_then(|text| accounts::find_user(&text, uid))
-    {
+    if let Some(entry) = read_limited("/etc/passwd").and_then(|text| accounts::find_user(&text, uid)) {
         return Some(entry);
     }
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
@@ -108,11 +95,7 @@ fn group_names(gid: u32, groups: &[u32]) -> Vec<(u32, String)> {
 fn read_limited(path: &str) -> Option<Vec<u8>> {
     use std::io::Read;
     let mut text = Vec::with_capacity(16 * 1024);
-    fs::File::open(path)
-        .ok()?
-        .take(ACCOUNTS_LIMIT)
-        .read_to_end(&mut text)
-        .ok()?;
+    fs::File::open(path).ok()?.take(ACCOUNTS_LIMIT).read_to_end(&mut text).ok()?;
     Some(text)
 }
 
@@ -129,11 +112,6 @@ impl UserEntry {
         let gecos = text(fields.nth(1))?;
         let home = PathBuf::from(std::ffi::OsStr::from_bytes(fields.next()?));
         let shell = text(fields.next()).unwrap_or_default();
-        Some(UserEntry {
-            name,
-            gecos,
-            home,
-            shell,
-        })
+        Some(UserEntry { name, gecos, home, shell })
     }
 }

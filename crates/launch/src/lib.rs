@@ -29,9 +29,7 @@ pub mod syscall;
 mod userns;
 
 pub use error::Error;
-pub use exec::{
-    build_namespace, drop_privileges, enter_directory, enter_privileged, enter_user, join_namespace,
-};
+pub use exec::{build_namespace, drop_privileges, enter_directory, enter_privileged, enter_user, join_namespace};
 pub use host::{Host, UserEntry, path_kind};
 pub use image::{attach, clone_detached, mount_loop_device, mount_squashfs};
 pub use loopdev::LoopDevice;

@@ -39,42 +39,24 @@ impl LoopDevice {
     }
 
     /// Attaches `size` bytes from `offset` of `file`, read-only. `name` is for messages and losetup. Needs root.
-    pub fn attach(
-        file: BorrowedFd<'_>,
-        name: &Path,
-        offset: u64,
-        size: u64,
-    ) -> Result<LoopDevice, Error> {
+    pub fn attach(file: BorrowedFd<'_>, name: &Path, offset: u64, size: u64) -> Result<LoopDevice, Error> {
         let control_path = Path::new("/dev/loop-control");
-        let control = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(control_path)
-            .map_err(Error::path("open", control_path))?;
+        let control =
+            OpenOptions::new().read(true).write(true).open(control_path).map_err(Error::path("open", control_path))?;
         let size = size.next_multiple_of(SECTOR);
         for _ in 0..ATTEMPTS {
             let number = syscall::loop_get_free(control.as_fd())
                 .map_err(Error::path("find a free loop device by", control_path))?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = open_device(&path, number)?;
-            match syscall::loop_configure(
-                device.as_fd(),
-                file,
-                offset,
-                size,
-                name.as_os_str().as_bytes(),
-            ) {
+            match syscall::loop_configure(device.as_fd(), file, offset, size, name.as_os_str().as_bytes()) {
                 Ok(()) => return Ok(LoopDevice { path, device }),
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::ENXIO)) => {}
                 Err(e) => return Err(Error::path("attach to a loop device", name)(e)),
             }
         }
         let hint = Some("other processes take them as fast as they come: try again");
-        Err(Error::NoLoopDevice {
-            path: name.to_path_buf(),
-            attempts: ATTEMPTS,
-            hint,
-        })
+        Err(Error::NoLoopDevice { path: name.to_path_buf(), attempts: ATTEMPTS, hint })
     }
 }
 
@@ -93,13 +75,7 @@ fn open_device(path: &Path, number: u32) -> Result<File, Error> {
     }
     let mode = rustix::fs::Mode::from_raw_mode(0o660);
     let device = rustix::fs::makedev(LOOP_MAJOR, number);
-    match rustix::fs::mknodat(
-        rustix::fs::CWD,
-        path,
-        rustix::fs::FileType::BlockDevice,
-        mode,
-        device,
-    ) {
+    match rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::BlockDevice, mode, device) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(e) => return Err(Error::path("make device node", path)(e)),
     }

@@ -19,9 +19,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::plan::{Mount, PathKind, Plan, Source};
 use crate::syscall::{ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY};
@@ -83,11 +81,9 @@ pub(crate) fn switch_root(plan: &Plan, root: RootFs) -> Result<(), Error> {
     rustix::process::umask(umask);
     let root = result?;
     rustix::process::fchdir(&root).map_err(Error::call("enter the container's root"))?;
-    rustix::process::pivot_root(c".", c".")
-        .map_err(Error::call("pivot to the container's root"))?;
+    rustix::process::pivot_root(c".", c".").map_err(Error::call("pivot to the container's root"))?;
     // Lazily, with all that is mounted below it.
-    rustix::mount::unmount(c".", UnmountFlags::DETACH)
-        .map_err(Error::call("detach the host's root"))?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(Error::call("detach the host's root"))?;
     rustix::process::chdir(c"/").map_err(Error::call("enter the container's root"))
 }
 
@@ -110,16 +106,10 @@ fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
             },
         };
         if let Some(target) = find_target(mount, &items, image.as_fd())? {
-            items.push(Item {
-                mount,
-                content,
-                target,
-            });
+            items.push(Item { mount, content, target });
         }
     }
-    let texts = items
-        .iter()
-        .any(|item| matches!(item.content, Content::Text(_)));
+    let texts = items.iter().any(|item| matches!(item.content, Content::Text(_)));
     let gaps: Vec<&Gap> = items.iter().filter_map(|item| item.target.gap()).collect();
     let overlaid = !gaps.is_empty() || plan.writable_tmpfs;
     let session = if texts || overlaid {
@@ -136,22 +126,16 @@ fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
         return Ok(image);
     };
     attach(image.as_fd(), STAGE)?;
-    let overlay = session
-        .overlay(image.as_fd(), !gaps.is_empty(), plan.writable_tmpfs)
-        .map_err(|e| {
-            let target = items
-                .iter()
-                .find(|i| i.target.gap().is_some())
-                .map(|i| i.mount.target.clone());
-            session::overlay_error(e, target)
-        })?;
+    let overlay = session.overlay(image.as_fd(), !gaps.is_empty(), plan.writable_tmpfs).map_err(|e| {
+        let target = items.iter().find(|i| i.target.gap().is_some()).map(|i| i.mount.target.clone());
+        session::overlay_error(e, target)
+    })?;
     attach(overlay.as_fd(), NEW_ROOT)?;
     // Descriptors found in the image itself would attach below the overlay.
     for item in &mut items {
         if !matches!(item.target, Target::Below(_)) {
             let found = resolve(overlay.as_fd(), &item.mount.target, item.mount.kind);
-            item.target =
-                Target::Found(found.map_err(Error::path("find mount point", &item.mount.target))?);
+            item.target = Target::Found(found.map_err(Error::path("find mount point", &item.mount.target))?);
         }
     }
     attach_all(items, overlay.as_fd(), Some(session))?;
@@ -169,17 +153,8 @@ impl Target {
 
 /// Attaches a detached mount somewhere in this namespace's copy of the host's tree.
 fn attach(mount: BorrowedFd<'_>, place: &CStr) -> Result<(), Error> {
-    rustix::mount::move_mount(
-        mount,
-        c"",
-        CWD,
-        place,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(Error::path(
-        "attach the container's root to",
-        Path::new(OsStr::from_bytes(place.to_bytes())),
-    ))
+    rustix::mount::move_mount(mount, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(Error::path("attach the container's root to", Path::new(OsStr::from_bytes(place.to_bytes()))))
 }
 
 fn create_directory(path: &Path) -> Result<(), Error> {
@@ -189,8 +164,7 @@ fn create_directory(path: &Path) -> Result<(), Error> {
         Err(Errno::NOENT) => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
                 create_directory(parent)?;
-                rustix::fs::mkdir(path, Mode::from_raw_mode(0o1777))
-                    .map_err(Error::path("make directory", path))
+                rustix::fs::mkdir(path, Mode::from_raw_mode(0o1777)).map_err(Error::path("make directory", path))
             }
             _ => Err(Error::path("make directory", path)(Errno::NOENT)),
         },
@@ -202,18 +176,12 @@ fn create_directory(path: &Path) -> Result<(), Error> {
 fn open_source(mount: &Mount) -> Result<Option<OwnedFd>, Error> {
     let result = match &mount.source {
         Source::Bind(path) => open_bind(mount, path),
-        Source::Proc => new_file_system(
-            "proc",
-            &[],
-            MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-        ),
+        Source::Proc => {
+            new_file_system("proc", &[], MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        }
         Source::Mqueue => new_file_system("mqueue", &[], MountAttrFlags::MOUNT_ATTR_NODEV),
         Source::Devpts => {
-            let options = [
-                ("newinstance", None),
-                ("ptmxmode", Some("0666")),
-                ("mode", Some("0620")),
-            ];
+            let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620"))];
             new_file_system("devpts", &options, MountAttrFlags::empty())
         }
         Source::Tmpfs { size_mib, mode } => {
@@ -221,11 +189,7 @@ fn open_source(mount: &Mount) -> Result<Option<OwnedFd>, Error> {
             let options = [("size", Some(size.as_str())), ("mode", Some(mode.as_str()))];
             new_file_system("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
         }
-        Source::Dev {
-            links,
-            files,
-            directories,
-        } => session::minimal_dev(links, files, directories),
+        Source::Dev { links, files, directories } => session::minimal_dev(links, files, directories),
         Source::Passwd(_) | Source::Group { .. } | Source::Text(_) => return Ok(None),
     };
     match result {
@@ -236,9 +200,7 @@ fn open_source(mount: &Mount) -> Result<Option<OwnedFd>, Error> {
 }
 
 fn open_bind(mount: &Mount, path: &Path) -> Result<OwnedFd, Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let fd = rustix::mount::open_tree(CWD, path, flags).map_err(Error::path("bind", path))?;
     let mut attributes = ATTR_NOSUID;
     if mount.nodev {
@@ -247,8 +209,7 @@ fn open_bind(mount: &Mount, path: &Path) -> Result<OwnedFd, Error> {
     if mount.read_only {
         attributes |= ATTR_RDONLY;
     }
-    syscall::mount_setattr(fd.as_fd(), attributes, true, None)
-        .map_err(Error::path("set mount attributes of", path))?;
+    syscall::mount_setattr(fd.as_fd(), attributes, true, None).map_err(Error::path("set mount attributes of", path))?;
     Ok(fd)
 }
 
@@ -262,8 +223,7 @@ fn new_file_system(
         operation: "mount a new file system of type",
         path: PathBuf::from(kind),
         source: errno.into(),
-        hint: (errno == Errno::PERM)
-            .then_some("in a container whose own /proc is partly hidden the kernel refuses it"),
+        hint: (errno == Errno::PERM).then_some("in a container whose own /proc is partly hidden the kernel refuses it"),
     };
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed)?;
     for (key, value) in options {
@@ -302,25 +262,17 @@ fn read_file(image: BorrowedFd<'_>, path: &Path) -> Result<Option<Vec<u8>>, Erro
         return Ok(None);
     };
     let mut text = Vec::with_capacity(8192);
-    match std::fs::File::from(file)
-        .take(ACCOUNTS_LIMIT + 1)
-        .read_to_end(&mut text)
-    {
-        Ok(_) if text.len() as u64 > ACCOUNTS_LIMIT => Err(Error::TooLong {
-            path: path.to_path_buf(),
-            limit: ACCOUNTS_LIMIT,
-        }),
+    match std::fs::File::from(file).take(ACCOUNTS_LIMIT + 1).read_to_end(&mut text) {
+        Ok(_) if text.len() as u64 > ACCOUNTS_LIMIT => {
+            Err(Error::TooLong { path: path.to_path_buf(), limit: ACCOUNTS_LIMIT })
+        }
         Ok(_) => Ok(Some(text)),
         Err(_) => Ok(None),
     }
 }
 
 /// Looks a mount point up. `None`: it cannot be used, and the mount is optional.
-fn find_target(
-    mount: &Mount,
-    earlier: &[Item],
-    image: BorrowedFd<'_>,
-) -> Result<Option<Target>, Error> {
+fn find_target(mount: &Mount, earlier: &[Item], image: BorrowedFd<'_>) -> Result<Option<Target>, Error> {
     let covering = earlier.iter().rposition(|item| {
         item.mount.kind == PathKind::Directory
             && mount.target != item.mount.target
@@ -331,9 +283,7 @@ fn find_target(
     }
     match resolve(image, &mount.target, mount.kind) {
         Ok(fd) => Ok(Some(Target::Found(fd))),
-        Err(errno) if is_missing(errno) => {
-            find_gap(mount, image).map(|gap| Some(Target::Missing(gap)))
-        }
+        Err(errno) if is_missing(errno) => find_gap(mount, image).map(|gap| Some(Target::Missing(gap))),
         Err(_) if !mount.required => Ok(None),
         Err(errno) => Err(Error::path("find mount point", &mount.target)(errno)),
     }
@@ -346,11 +296,7 @@ fn is_missing(errno: Errno) -> bool {
 
 /// A descriptor of a mount point, as the container would see the path.
 fn resolve(root: BorrowedFd<'_>, path: &Path, kind: PathKind) -> Result<OwnedFd, Errno> {
-    let directory = if kind == PathKind::Directory {
-        OFlags::DIRECTORY
-    } else {
-        OFlags::empty()
-    };
+    let directory = if kind == PathKind::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
     open_in_root(root, path, OFlags::PATH | OFlags::CLOEXEC | directory)
 }
 
@@ -372,15 +318,10 @@ fn find_gap(mount: &Mount, image: BorrowedFd<'_>) -> Result<Gap, Error> {
         match resolve(image, base, PathKind::Directory) {
             Ok(fd) => {
                 let link = session::descriptor_path(fd.as_fd());
-                let base_path =
-                    rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", &link))?;
+                let base_path = rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", &link))?;
                 let rest = target.strip_prefix(base).unwrap_or(target).to_path_buf();
                 let real = PathBuf::from(OsString::from_vec(base_path.into_bytes()));
-                return Ok(Gap {
-                    base: real,
-                    rest,
-                    kind: mount.kind,
-                });
+                return Ok(Gap { base: real, rest, kind: mount.kind });
             }
             Err(errno) if is_missing(errno) => {}
             Err(errno) => return Err(Error::path("find mount point", target)(errno)),
@@ -389,11 +330,7 @@ fn find_gap(mount: &Mount, image: BorrowedFd<'_>) -> Result<Gap, Error> {
     Err(Error::path("find mount point", target)(Errno::NOENT))
 }
 
-fn attach_all(
-    items: Vec<Item>,
-    root: BorrowedFd<'_>,
-    session: Option<&Session>,
-) -> Result<(), Error> {
+fn attach_all(items: Vec<Item>, root: BorrowedFd<'_>, session: Option<&Session>) -> Result<(), Error> {
     for (index, item) in items.iter().enumerate() {
         let made;
         let source = match &item.content {
@@ -418,8 +355,7 @@ fn attach_all(
                 }
             }
         };
-        let flags =
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         match rustix::mount::move_mount(source, c"", target, c"", flags) {
             Ok(()) => {}
             Err(_) if !item.mount.required => {}
@@ -430,16 +366,9 @@ fn attach_all(
 }
 
 /// A mount point within an earlier mount; made if that is a tmpfs of ours, never in a directory of the host.
-fn target_below(
-    mount: &Mount,
-    outer: &Item,
-    root: BorrowedFd<'_>,
-) -> Result<Option<OwnedFd>, Error> {
+fn target_below(mount: &Mount, outer: &Item, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
     let mut result = resolve(root, &mount.target, mount.kind);
-    let ours = matches!(
-        outer.mount.source,
-        Source::Tmpfs { .. } | Source::Dev { .. }
-    );
+    let ours = matches!(outer.mount.source, Source::Tmpfs { .. } | Source::Dev { .. });
     if ours
         && matches!(result, Err(Errno::NOENT))
         && let Content::Mount(tmpfs) = &outer.content
@@ -455,8 +384,7 @@ fn target_below(
             operation: "find mount point",
             path: mount.target.clone(),
             source: io::Error::from(errno),
-            hint: is_missing(errno)
-                .then_some("it lies in another bind: make it there, on the host"),
+            hint: is_missing(errno).then_some("it lies in another bind: make it there, on the host"),
         }),
     }
 }

@@ -38,18 +38,15 @@ pub fn map_peer_groups(
     // By its name in /proc, which no file system of the peer's is asked for: ioctl and stat of a descriptor on its own FUSE
     // mount would last as long as it likes.
     let link = format!("/proc/self/fd/{}", user_namespace.as_raw_fd());
-    let name =
-        rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", Path::new(&link)))?;
+    let name = rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", Path::new(&link)))?;
     if !name.as_bytes().starts_with(b"user:[") {
         return Err(foreign("the descriptor passed is no user namespace"));
     }
     // All goes through one descriptor of /proc/<pid>, which stays with this process even if the id is reused.
     let process = PathBuf::from(format!("/proc/{pid}"));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, &process, flags, Mode::empty())
-        .map_err(Error::path("open", &process))?;
-    let owner = syscall::namespace_owner(user_namespace)
-        .map_err(Error::call("read the owner of a user namespace"))?;
+    let directory = rustix::fs::openat(CWD, &process, flags, Mode::empty()).map_err(Error::path("open", &process))?;
+    let owner = syscall::namespace_owner(user_namespace).map_err(Error::call("read the owner of a user namespace"))?;
     if owner != uid {
         return Err(foreign("the user namespace passed is another user's"));
     }
@@ -70,9 +67,7 @@ fn write_at(directory: &OwnedFd, process: &Path, name: &str, text: &str) -> Resu
         .map_err(io::Error::from);
     match written {
         Ok(n) if n == text.len() => Ok(()),
-        Ok(_) => Err(Error::path("write", &process.join(name))(io::Error::from(
-            io::ErrorKind::WriteZero,
-        ))),
+        Ok(_) => Err(Error::path("write", &process.join(name))(io::Error::from(io::ErrorKind::WriteZero))),
         Err(e) => Err(Error::path("write", &process.join(name))(e)),
     }
 }
@@ -80,11 +75,7 @@ fn write_at(directory: &OwnedFd, process: &Path, name: &str, text: &str) -> Resu
 /// The text of a map of each id to itself, neighbours in one line. The primary gid comes first: where the kernel's
 /// limit cuts the list, it is never the one that is lost.
 pub(crate) fn gid_map(gid: u32, groups: &[u32]) -> String {
-    let mut rest: Vec<u32> = groups
-        .iter()
-        .copied()
-        .filter(|g| *g != gid && *g != u32::MAX)
-        .collect();
+    let mut rest: Vec<u32> = groups.iter().copied().filter(|g| *g != gid && *g != u32::MAX).collect();
     rest.sort_unstable();
     rest.dedup();
     let mut ranges: Vec<(u32, u32)> = vec![(gid, 1)];
@@ -129,10 +120,7 @@ mod tests {
     fn gid_map_stays_within_the_kernels_limits() {
         let groups: Vec<u32> = (0..2000).map(|n| 4_000_000_000 + 2 * n).collect();
         let text = gid_map(7, &groups);
-        assert!(
-            text.starts_with("7 7 1\n") && text.ends_with('\n'),
-            "{text}"
-        );
+        assert!(text.starts_with("7 7 1\n") && text.ends_with('\n'), "{text}");
         assert!(text.len() <= MAP_BYTES && text.lines().count() <= MAP_LINES);
     }
 }

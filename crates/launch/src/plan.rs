@@ -18,9 +18,7 @@ mod minimal_dev;
 pub const SESSION_SIZE_MIB: u32 = 64;
 
 /// Directories that are never bound as working directory: they would hide the image's own (the reference's list).
-const SYSTEM_DIRECTORIES: [&str; 10] = [
-    "/", "/etc", "/bin", "/mnt", "/usr", "/var", "/opt", "/sbin", "/lib", "/lib64",
-];
+const SYSTEM_DIRECTORIES: [&str; 10] = ["/", "/etc", "/bin", "/mnt", "/usr", "/var", "/opt", "/sbin", "/lib", "/lib64"];
 
 /// What lies at a path, symlinks followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,25 +123,11 @@ pub enum Source {
 impl Mount {
     fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>, kind: PathKind) -> Mount {
         let source = Source::Bind(source.into());
-        Mount {
-            source,
-            target: target.into(),
-            kind,
-            read_only: false,
-            nodev: true,
-            required: false,
-        }
+        Mount { source, target: target.into(), kind, read_only: false, nodev: true, required: false }
     }
 
     fn made(source: Source, target: impl Into<PathBuf>, kind: PathKind) -> Mount {
-        Mount {
-            source,
-            target: target.into(),
-            kind,
-            read_only: false,
-            nodev: true,
-            required: true,
-        }
+        Mount { source, target: target.into(), kind, read_only: false, nodev: true, required: true }
     }
 }
 
@@ -173,21 +157,11 @@ pub enum PlanError {
 }
 
 /// Decides a launch. `kind` says what lies at a path of the host ([`crate::path_kind`]).
-pub fn make(
-    request: &Request,
-    host: &Host,
-    kind: &dyn Fn(&Path) -> Option<PathKind>,
-) -> Result<Plan, PlanError> {
+pub fn make(request: &Request, host: &Host, kind: &dyn Fn(&Path) -> Option<PathKind>) -> Result<Plan, PlanError> {
     if request.argv.is_empty() {
         return Err(PlanError::NoCommand);
     }
-    let mut maker = Maker {
-        request,
-        host,
-        kind,
-        mounts: Vec::with_capacity(16),
-        create: Vec::new(),
-    };
+    let mut maker = Maker { request, host, kind, mounts: Vec::with_capacity(16), create: Vec::new() };
     maker.kernel();
     maker.files();
     maker.home()?;
@@ -239,10 +213,7 @@ impl Maker<'_> {
     }
 
     fn left_out(&self, what: NoMount, path: &str) -> bool {
-        self.request
-            .no_mount
-            .iter()
-            .any(|no| *no == what || matches!(no, NoMount::Path(p) if p == Path::new(path)))
+        self.request.no_mount.iter().any(|no| *no == what || matches!(no, NoMount::Path(p) if p == Path::new(path)))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -256,15 +227,11 @@ impl Maker<'_> {
             self.mounts.push(if namespaces.pid {
                 Mount::made(Source::Proc, "/proc", PathKind::Directory)
             } else {
-                Mount {
-                    required: true,
-                    ..Mount::bind("/proc", "/proc", PathKind::Directory)
-                }
+                Mount { required: true, ..Mount::bind("/proc", "/proc", PathKind::Directory) }
             });
         }
         if !self.left_out(NoMount::Sys, "/sys") {
-            self.mounts
-                .push(Mount::bind("/sys", "/sys", PathKind::Directory));
+            self.mounts.push(Mount::bind("/sys", "/sys", PathKind::Directory));
         }
         if self.left_out(NoMount::Dev, "/dev") {
         } else if self.contained() {
@@ -287,18 +254,12 @@ impl Maker<'_> {
             }
         }
         let resolver = "/etc/resolv.conf";
-        if !self.left_out(NoMount::Path(resolver.into()), resolver)
-            && self.exists(Path::new(resolver))
-        {
-            self.mounts
-                .push(Mount::bind(resolver, resolver, PathKind::File));
+        if !self.left_out(NoMount::Path(resolver.into()), resolver) && self.exists(Path::new(resolver)) {
+            self.mounts.push(Mount::bind(resolver, resolver, PathKind::File));
         }
         if let Some(hostname) = &self.request.hostname {
             let text = Source::Text(format!("{hostname}\n"));
-            self.mounts.push(Mount {
-                required: false,
-                ..Mount::made(text, "/etc/hostname", PathKind::File)
-            });
+            self.mounts.push(Mount { required: false, ..Mount::made(text, "/etc/hostname", PathKind::File) });
         }
     }
 
@@ -328,10 +289,7 @@ impl Maker<'_> {
         if self.contained() && !asked {
             self.contained_directory("home", &target, 0o700);
         } else if self.exists(&source) {
-            self.mounts.push(Mount {
-                required: asked,
-                ..Mount::bind(source, target, PathKind::Directory)
-            });
+            self.mounts.push(Mount { required: asked, ..Mount::bind(source, target, PathKind::Directory) });
         }
         Ok(())
     }
@@ -342,18 +300,11 @@ impl Maker<'_> {
             Some(workdir) => {
                 let source = workdir.join(name);
                 self.create.push(source.clone());
-                self.mounts.push(Mount {
-                    required: true,
-                    ..Mount::bind(source, target, PathKind::Directory)
-                });
+                self.mounts.push(Mount { required: true, ..Mount::bind(source, target, PathKind::Directory) });
             }
             None => {
-                let tmpfs = Source::Tmpfs {
-                    size_mib: SESSION_SIZE_MIB,
-                    mode,
-                };
-                self.mounts
-                    .push(Mount::made(tmpfs, target, PathKind::Directory));
+                let tmpfs = Source::Tmpfs { size_mib: SESSION_SIZE_MIB, mode };
+                self.mounts.push(Mount::made(tmpfs, target, PathKind::Directory));
             }
         }
     }
@@ -366,8 +317,7 @@ impl Maker<'_> {
             if self.contained() {
                 self.contained_directory(name, Path::new(path), 0o1777);
             } else if self.exists(Path::new(path)) {
-                self.mounts
-                    .push(Mount::bind(path, path, PathKind::Directory));
+                self.mounts.push(Mount::bind(path, path, PathKind::Directory));
             }
         }
     }
@@ -375,10 +325,7 @@ impl Maker<'_> {
     fn scratch(&mut self) -> Result<(), PlanError> {
         for path in &self.request.scratch {
             if !path.is_absolute() || path.parent().is_none() {
-                return Err(PlanError::Relative {
-                    what: "scratch",
-                    path: path.clone(),
-                });
+                return Err(PlanError::Relative { what: "scratch", path: path.clone() });
             }
             let name = Path::new("scratch").join(path.strip_prefix("/").unwrap_or(path));
             self.contained_directory(&name.to_string_lossy(), path, 0o700);
@@ -389,9 +336,7 @@ impl Maker<'_> {
     /// The working directory, unless it is seen already, is the image's business, or was asked for by name.
     fn working_directory(&mut self) {
         let cwd = &self.host.cwd;
-        let virtual_file_system = ["/proc", "/sys", "/dev"]
-            .iter()
-            .any(|top| cwd.starts_with(top));
+        let virtual_file_system = ["/proc", "/sys", "/dev"].iter().any(|top| cwd.starts_with(top));
         if self.contained()
             || self.request.cwd.is_some()
             || virtual_file_system
@@ -408,39 +353,23 @@ impl Maker<'_> {
 
     /// Whether the innermost mount at or above `path` shows the host's own file there.
     fn shown(&self, path: &Path) -> bool {
-        let innermost = self
-            .mounts
-            .iter()
-            .filter(|m| path.starts_with(&m.target))
-            .max_by_key(|m| m.target.components().count());
+        let innermost =
+            self.mounts.iter().filter(|m| path.starts_with(&m.target)).max_by_key(|m| m.target.components().count());
         matches!(innermost, Some(Mount { source: Source::Bind(source), target, .. }) if source == target)
     }
 
     fn binds(&mut self) -> Result<(), PlanError> {
         for bind in &self.request.binds {
-            let Bind {
-                source,
-                target,
-                read_only,
-                optional,
-            } = bind;
+            let Bind { source, target, read_only, optional } = bind;
             let source = self.host.cwd.join(source);
-            let target = if target.is_absolute() {
-                target.clone()
-            } else {
-                self.host.cwd.join(target)
-            };
+            let target = if target.is_absolute() { target.clone() } else { self.host.cwd.join(target) };
             if normal(&target) == Path::new("/") {
                 return Err(PlanError::OverRoot(source));
             }
             match (self.kind)(&source) {
                 Some(kind) => {
                     let mount = Mount::bind(source, target, kind);
-                    self.mounts.push(Mount {
-                        read_only: *read_only,
-                        required: !optional,
-                        ..mount
-                    });
+                    self.mounts.push(Mount { read_only: *read_only, required: !optional, ..mount });
                 }
                 None if *optional => {}
                 None => return Err(PlanError::NoSource(source)),
@@ -452,42 +381,22 @@ impl Maker<'_> {
     fn accounts(&mut self) {
         if let Some(user) = &self.host.user {
             let home = self.request.home.target(&user.home).to_path_buf();
-            let entry = UserEntry {
-                home,
-                ..user.clone()
-            };
+            let entry = UserEntry { home, ..user.clone() };
             let passwd = Mount::made(Source::Passwd(entry), "/etc/passwd", PathKind::File);
-            self.mounts.push(Mount {
-                required: false,
-                ..passwd
-            });
+            self.mounts.push(Mount { required: false, ..passwd });
         }
         if !self.host.group_names.is_empty() {
-            let user = self
-                .host
-                .user
-                .as_ref()
-                .map(|u| u.name.clone())
-                .unwrap_or_default();
-            let source = Source::Group {
-                user,
-                groups: self.host.group_names.clone(),
-            };
+            let user = self.host.user.as_ref().map(|u| u.name.clone()).unwrap_or_default();
+            let source = Source::Group { user, groups: self.host.group_names.clone() };
             let group = Mount::made(source, "/etc/group", PathKind::File);
-            self.mounts.push(Mount {
-                required: false,
-                ..group
-            });
+            self.mounts.push(Mount { required: false, ..group });
         }
     }
 
     fn cwd(&self) -> Result<Vec<PathBuf>, PlanError> {
         if let Some(cwd) = &self.request.cwd {
             if !cwd.is_absolute() {
-                return Err(PlanError::Relative {
-                    what: "cwd",
-                    path: cwd.clone(),
-                });
+                return Err(PlanError::Relative { what: "cwd", path: cwd.clone() });
             }
             return Ok(vec![cwd.clone()]);
         }
@@ -495,11 +404,7 @@ impl Maker<'_> {
         if !self.contained() && self.host.cwd.is_absolute() {
             candidates.push(self.host.cwd.clone());
         }
-        let default = self
-            .host
-            .user
-            .as_ref()
-            .map_or(Path::new("/"), |user| &user.home);
+        let default = self.host.user.as_ref().map_or(Path::new("/"), |user| &user.home);
         let home = self.request.home.target(default);
         if home.is_absolute() && !candidates.iter().any(|c| c == home) {
             candidates.push(home.to_path_buf());
@@ -534,10 +439,7 @@ fn lossy_words<S: Serializer>(words: &[OsString], serializer: S) -> Result<S::Ok
     serializer.collect_seq(words.iter().map(|w| w.to_string_lossy()))
 }
 
-fn lossy_pairs<S: Serializer>(
-    pairs: &[(OsString, OsString)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn lossy_pairs<S: Serializer>(pairs: &[(OsString, OsString)], serializer: S) -> Result<S::Ok, S::Error> {
     let text = |s: &OsStr| s.to_string_lossy().into_owned();
     serializer.collect_map(pairs.iter().map(|(name, value)| (text(name), text(value))))
 }

@@ -46,29 +46,12 @@ pub(crate) fn execute(plan: &Plan) -> Result<Infallible, Error> {
         let source = execute_file(&path, &argv, &env);
         return Err(Error::path("execute", Path::new(program))(source));
     }
-    let path = plan
-        .env
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "PATH")
-        .map(|(_, value)| value.as_os_str());
+    let path = plan.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
     let mut refused = None;
-    for directory in path
-        .unwrap_or(OsStr::new(DEFAULT_PATH))
-        .as_bytes()
-        .split(|b| *b == b':')
-    {
-        let directory = if directory.is_empty() {
-            Path::new(".")
-        } else {
-            Path::new(OsStr::from_bytes(directory))
-        };
+    for directory in path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|b| *b == b':') {
+        let directory = if directory.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(directory)) };
         let file = directory.join(program);
-        let source = execute_file(
-            &nul_free("program", file.clone().into_os_string())?,
-            &argv,
-            &env,
-        );
+        let source = execute_file(&nul_free("program", file.clone().into_os_string())?, &argv, &env);
         match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP) => {}
             // As execvp(3): go on, but say so if nothing better comes.
@@ -91,28 +74,16 @@ fn execute_file(path: &CString, argv: &StringArray, env: &StringArray) -> std::i
         return source;
     }
     let shell = [c"/bin/sh".to_owned(), path.clone()];
-    let script = shell
-        .into_iter()
-        .chain(argv.strings().iter().skip(1).cloned())
-        .collect();
+    let script = shell.into_iter().chain(argv.strings().iter().skip(1).cloned()).collect();
     syscall::execve(c"/bin/sh", &StringArray::new(script), env)
 }
 
-fn strings(
-    what: &'static str,
-    words: impl Iterator<Item = OsString>,
-) -> Result<StringArray, Error> {
-    words
-        .map(|word| nul_free(what, word))
-        .collect::<Result<Vec<_>, _>>()
-        .map(StringArray::new)
+fn strings(what: &'static str, words: impl Iterator<Item = OsString>) -> Result<StringArray, Error> {
+    words.map(|word| nul_free(what, word)).collect::<Result<Vec<_>, _>>().map(StringArray::new)
 }
 
 fn nul_free(what: &'static str, word: OsString) -> Result<CString, Error> {
-    CString::new(word.into_vec()).map_err(|e| Error::Nul {
-        what,
-        value: OsString::from_vec(e.into_vec()),
-    })
+    CString::new(word.into_vec()).map_err(|e| Error::Nul { what, value: OsString::from_vec(e.into_vec()) })
 }
 
 /// Runs `set_up` as the init of the pid namespace that was just unshared and `run` as its only child. Result: the
@@ -122,8 +93,8 @@ pub(crate) fn with_init(
     run: impl FnOnce() -> Result<Infallible, Error>,
 ) -> Result<i32, Error> {
     let signals = BlockedSignals::block();
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(Error::call("make a pipe"))?;
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::call("make a pipe"))?;
     let init = match syscall::fork().map_err(Error::call("start the container's init"))? {
         Forked::Parent(init) => init,
         Forked::Child => {
@@ -136,15 +107,8 @@ pub(crate) fn with_init(
     signals.restore();
     let mut text = String::new();
     // The init is gone and the command has closed its end by exec, or is gone too: this does not block.
-    File::from(reader)
-        .take(TEXT_LIMIT)
-        .read_to_string(&mut text)
-        .map_err(Error::call("read the init's error"))?;
-    if text.is_empty() {
-        Ok(code)
-    } else {
-        Err(Error::InChild(text))
-    }
+    File::from(reader).take(TEXT_LIMIT).read_to_string(&mut text).map_err(Error::call("read the init's error"))?;
+    if text.is_empty() { Ok(code) } else { Err(Error::InChild(text)) }
 }
 
 fn run_init(

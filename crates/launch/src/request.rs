@@ -86,9 +86,7 @@ impl Home {
         };
         match parts.next() {
             None => Ok(Home::At { source, target }),
-            Some(_) => Err(BindError::TooManyParts {
-                text: text.to_owned(),
-            }),
+            Some(_) => Err(BindError::TooManyParts { text: text.to_owned() }),
         }
     }
 
@@ -151,12 +149,7 @@ impl Bind {
     /// The same path inside and outside.
     pub fn same(path: impl Into<PathBuf>) -> Bind {
         let source = path.into();
-        Bind {
-            target: source.clone(),
-            source,
-            read_only: false,
-            optional: false,
-        }
+        Bind { target: source.clone(), source, read_only: false, optional: false }
     }
 
     /// Parses `SRC[:DEST[:ro|rw]][,SRC…]`, `\:` and `\,` escaped: the argument of `--bind` and of APPTAINER_BIND.
@@ -180,9 +173,7 @@ impl Bind {
         let mut parts = split(text.as_bytes(), b':').into_iter().map(unescape);
         let source = parts.next().unwrap_or_default();
         if source.is_empty() {
-            return Err(BindError::EmptySource {
-                text: text.to_owned(),
-            });
+            return Err(BindError::EmptySource { text: text.to_owned() });
         }
         let source = PathBuf::from(OsString::from_vec(source));
         let target = match parts.next() {
@@ -194,22 +185,12 @@ impl Bind {
             Some(b"ro") => true,
             Some(option) => {
                 let option = OsStr::from_bytes(option).to_owned();
-                return Err(BindError::UnknownOption {
-                    text: text.to_owned(),
-                    option,
-                });
+                return Err(BindError::UnknownOption { text: text.to_owned(), option });
             }
         };
         match parts.next() {
-            None => Ok(Bind {
-                source,
-                target,
-                read_only,
-                optional: false,
-            }),
-            Some(_) => Err(BindError::TooManyParts {
-                text: text.to_owned(),
-            }),
+            None => Ok(Bind { source, target, read_only, optional: false }),
+            Some(_) => Err(BindError::TooManyParts { text: text.to_owned() }),
         }
     }
 }
@@ -247,14 +228,7 @@ fn unescape(text: Vec<u8>) -> Vec<u8> {
 
 fn absolute(path: Vec<u8>, text: &OsStr) -> Result<PathBuf, BindError> {
     let path = PathBuf::from(OsString::from_vec(path));
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(BindError::RelativeTarget {
-            text: text.to_owned(),
-            path,
-        })
-    }
+    if path.is_absolute() { Ok(path) } else { Err(BindError::RelativeTarget { text: text.to_owned(), path }) }
 }
 
 /// What `--no-mount` can leave out.
@@ -303,12 +277,7 @@ mod tests {
     use super::*;
 
     fn bind(source: &str, target: &str, read_only: bool) -> Bind {
-        Bind {
-            source: source.into(),
-            target: target.into(),
-            read_only,
-            optional: false,
-        }
+        Bind { source: source.into(), target: target.into(), read_only, optional: false }
     }
 
     #[test]
@@ -320,42 +289,23 @@ mod tests {
         check("/a", Ok(vec![bind("/a", "/a", false)]));
         check("/a:/b", Ok(vec![bind("/a", "/b", false)]));
         check("/a:/b:ro", Ok(vec![bind("/a", "/b", true)]));
-        check(
-            "/a:/b:rw,/c",
-            Ok(vec![bind("/a", "/b", false), bind("/c", "/c", false)]),
-        );
-        check(
-            "/a:/b,ro,/c::ro",
-            Ok(vec![bind("/a", "/b", true), bind("/c", "/c", true)]),
-        );
+        check("/a:/b:rw,/c", Ok(vec![bind("/a", "/b", false), bind("/c", "/c", false)]));
+        check("/a:/b,ro,/c::ro", Ok(vec![bind("/a", "/b", true), bind("/c", "/c", true)]));
         check("rel:/b", Ok(vec![bind("rel", "/b", false)]));
         check("/a\\:b\\,c:/d", Ok(vec![bind("/a:b,c", "/d", false)]));
         check("", Ok(vec![]));
         check(":/b", Err("bind \":/b\": the source path is empty"));
-        check(
-            "/a:b",
-            Err("bind \"/a:b\": the path \"b\" inside the container is not absolute"),
-        );
-        check(
-            "/a:/b:exec",
-            Err("bind \"/a:/b:exec\": option \"exec\" is not supported: use ro or rw"),
-        );
+        check("/a:b", Err("bind \"/a:b\": the path \"b\" inside the container is not absolute"));
+        check("/a:/b:exec", Err("bind \"/a:/b:exec\": option \"exec\" is not supported: use ro or rw"));
         check(
             "/a:/b:ro:x",
-            Err(
-                "bind \"/a:/b:ro:x\": more than SOURCE:TARGET:OPTIONS (write a colon within a path as \\:)",
-            ),
+            Err("bind \"/a:/b:ro:x\": more than SOURCE:TARGET:OPTIONS (write a colon within a path as \\:)"),
         );
     }
 
     #[test]
     fn homes() {
-        let at = |source: &str, target: &str| {
-            Ok(Home::At {
-                source: source.into(),
-                target: target.into(),
-            })
-        };
+        let at = |source: &str, target: &str| Ok(Home::At { source: source.into(), target: target.into() });
         assert_eq!(Home::parse(OsStr::new("/a")), at("/a", "/a"));
         assert_eq!(Home::parse(OsStr::new("/a:/b")), at("/a", "/b"));
         assert!(Home::parse(OsStr::new("a")).is_err());

@@ -35,19 +35,12 @@ impl RootFs {
     pub(crate) fn into_mount(self) -> Result<OwnedFd, Error> {
         match self {
             RootFs::Detached(mount) => Ok(mount),
-            RootFs::Squashfs {
-                file,
-                path,
-                offset,
-                size,
-            } => mount_unlocked(file.as_fd(), &path, offset, size),
+            RootFs::Squashfs { file, path, offset, size } => mount_unlocked(file.as_fd(), &path, offset, size),
             RootFs::Directory(path) => {
                 // Recursive: the kernel refuses to show what lies under another user's mounts.
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_RECURSIVE;
-                let mount = rustix::mount::open_tree(CWD, &path, flags)
-                    .map_err(Error::path("open image", &path))?;
+                let flags =
+                    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+                let mount = rustix::mount::open_tree(CWD, &path, flags).map_err(Error::path("open image", &path))?;
                 syscall::mount_setattr(mount.as_fd(), IMAGE_ATTRIBUTES, true, None)
                     .map_err(Error::path("set mount attributes of", &path))?;
                 Ok(mount)

@@ -11,11 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// `struct mount_attr` of <linux/mount.h>.
@@ -45,10 +41,7 @@ pub fn mount_setattr(
     recursive: bool,
     idmap: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let mut attr = MountAttr {
-        set,
-        ..MountAttr::default()
-    };
+    let mut attr = MountAttr { set, ..MountAttr::default() };
     if let Some(user_namespace) = idmap {
         attr.set |= ATTR_IDMAP;
         attr.user_namespace = user_namespace.as_raw_fd().unsigned_abs().into();
@@ -91,9 +84,7 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
                 return Ok(groups);
             }
             // The kernel wrote how much room it wants; NGROUPS_MAX bounds it.
-            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
-                groups.resize(count, 0)
-            }
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => groups.resize(count, 0),
             Err(e) => return Err(e),
         }
     }
@@ -103,16 +94,7 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 pub fn namespace_owner(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
     let mut uid: libc::uid_t = 0;
     // SAFETY: the ioctl writes one uid_t.
-    check(
-        unsafe {
-            libc::ioctl(
-                user_namespace.as_raw_fd(),
-                libc::NS_GET_OWNER_UID,
-                &raw mut uid,
-            )
-        }
-        .into(),
-    )?;
+    check(unsafe { libc::ioctl(user_namespace.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut uid) }.into())?;
     Ok(uid)
 }
 
@@ -137,9 +119,7 @@ impl Bystander {
     fn start(namespaces: libc::c_int) -> io::Result<Bystander> {
         let flags = libc::c_long::from(namespaces | libc::SIGCHLD);
         // SAFETY: clone without CLONE_VM and with a null stack is fork; the child only makes async-signal-safe calls.
-        let pid = check(unsafe {
-            libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize)
-        })?;
+        let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
         if pid == 0 {
             // SAFETY: prctl and pause are plain system calls.
             unsafe {
@@ -149,9 +129,7 @@ impl Bystander {
                 }
             }
         }
-        Ok(Bystander {
-            pid: pid as libc::pid_t,
-        })
+        Ok(Bystander { pid: pid as libc::pid_t })
     }
 
     /// The child.
@@ -187,8 +165,7 @@ pub fn lock_mount_flags(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
     // SAFETY: clone without CLONE_VM and with a null stack is fork; the child only makes raw calls and ends by _exit.
-    let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
     if pid == 0 {
         let result = match locked_clone(mount) {
             Ok(fd) => fd,
@@ -196,11 +173,7 @@ pub fn lock_mount_flags(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         };
         // SAFETY: result is four readable bytes.
         unsafe {
-            libc::write(
-                writer.as_raw_fd(),
-                ptr::from_ref(&result).cast(),
-                size_of::<i32>(),
-            );
+            libc::write(writer.as_raw_fd(), ptr::from_ref(&result).cast(), size_of::<i32>());
             libc::_exit(0);
         }
     }
@@ -209,11 +182,7 @@ pub fn lock_mount_flags(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     unsafe {
         libc::waitpid(pid as libc::pid_t, ptr::null_mut(), 0);
         drop(writer);
-        libc::read(
-            reader.as_raw_fd(),
-            ptr::from_mut(&mut result).cast(),
-            size_of::<i32>(),
-        );
+        libc::read(reader.as_raw_fd(), ptr::from_mut(&mut result).cast(), size_of::<i32>());
     }
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));
@@ -226,38 +195,19 @@ pub fn lock_mount_flags(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 fn locked_clone(mount: BorrowedFd<'_>) -> Result<i32, i32> {
     // Any directory will do: it is covered in this child's namespaces alone.
     const PLACE: &std::ffi::CStr = c"/dev";
-    let errno = |_| {
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-    };
+    let errno = |_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let flags = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: all paths are C strings; no memory is written.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS).into()).map_err(errno)?;
-        check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), flags, ptr::null()).into())
-            .map_err(errno)?;
+        check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), flags, ptr::null()).into()).map_err(errno)?;
         let from_fd = 4; // MOVE_MOUNT_F_EMPTY_PATH
         let (empty, place) = (c"".as_ptr(), PLACE.as_ptr());
-        check(libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            empty,
-            libc::AT_FDCWD,
-            place,
-            from_fd,
-        ))
-        .map_err(errno)?;
+        check(libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), empty, libc::AT_FDCWD, place, from_fd))
+            .map_err(errno)?;
         check(libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).into()).map_err(errno)?;
         let flags = 1 | libc::O_CLOEXEC; // OPEN_TREE_CLONE
-        check(libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            place,
-            flags,
-        ))
-        .map(|fd| fd as i32)
-        .map_err(errno)
+        check(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, place, flags)).map(|fd| fd as i32).map_err(errno)
     }
 }
 
@@ -322,17 +272,7 @@ pub fn loop_configure(
     let length = name.len().min(config.info.file_name.len() - 1);
     config.info.file_name[..length].copy_from_slice(&name[..length]);
     // SAFETY: config outlives the call.
-    check(
-        unsafe {
-            libc::ioctl(
-                device.as_raw_fd(),
-                LOOP_CONFIGURE as _,
-                ptr::from_ref(&config),
-            )
-        }
-        .into(),
-    )
-    .map(drop)
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, ptr::from_ref(&config)) }.into()).map(drop)
 }
 
 /// Device and inode number of the file behind a loop device, as stat(2) gives them (LOOP_GET_STATUS64). ENXIO: no file.
@@ -340,16 +280,7 @@ pub fn loop_backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     // SAFETY: all fields are integers, for which zero is valid.
     let mut info: LoopInfo = unsafe { mem::zeroed() };
     // SAFETY: the kernel writes one struct loop_info64, which outlives the call.
-    check(
-        unsafe {
-            libc::ioctl(
-                device.as_raw_fd(),
-                LOOP_GET_STATUS64 as _,
-                ptr::from_mut(&mut info),
-            )
-        }
-        .into(),
-    )?;
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, ptr::from_mut(&mut info)) }.into())?;
     Ok((info.device, info.inode))
 }
 
@@ -368,17 +299,7 @@ pub fn loopback_up() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: request outlives the call.
-    check(
-        unsafe {
-            libc::ioctl(
-                socket.as_raw_fd(),
-                libc::SIOCSIFFLAGS as _,
-                ptr::from_ref(&request),
-            )
-        }
-        .into(),
-    )
-    .map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, ptr::from_ref(&request)) }.into()).map(drop)
 }
 
 /// What fork(2) returned.
@@ -415,11 +336,7 @@ pub struct StringArray {
 impl StringArray {
     /// Takes the strings.
     pub fn new(strings: Vec<CString>) -> StringArray {
-        let pointers = strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain([ptr::null()])
-            .collect();
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
         StringArray { strings, pointers }
     }
 
@@ -494,10 +411,7 @@ impl BlockedSignals {
                 (libc::sigwaitinfo(&raw const self.set, &raw mut info), info)
             };
             if signal > 0 {
-                return Received {
-                    signal,
-                    from_process: info.si_code <= 0,
-                };
+                return Received { signal, from_process: info.si_code <= 0 };
             }
         }
     }
@@ -532,10 +446,6 @@ pub fn reap(pid: i32) -> Option<Ended> {
     if pid <= 0 {
         return None;
     }
-    let code = if libc::WIFSIGNALED(status) {
-        128 + libc::WTERMSIG(status)
-    } else {
-        libc::WEXITSTATUS(status)
-    };
+    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     Some(Ended { pid, code })
 }

@@ -41,9 +41,7 @@ impl UserNamespace {
                 nix::Error::EPERM | nix::Error::EACCES => Some(DENIED),
                 nix::Error::ENOSPC => Some("sysctl user.max_user_namespaces is reached, or 0"),
                 nix::Error::EUSERS => Some("user namespaces are nested too deeply"),
-                nix::Error::EINVAL => {
-                    Some("the process has threads, or the kernel has no user namespaces")
-                }
+                nix::Error::EINVAL => Some("the process has threads, or the kernel has no user namespaces"),
                 _ => None,
             },
         })?;
@@ -54,9 +52,7 @@ impl UserNamespace {
     /// A descriptor of it, for the agent to map groups.
     pub fn handle(&self) -> Result<OwnedFd, Error> {
         let path = Path::new("/proc/self/ns/user");
-        File::open(path)
-            .map(OwnedFd::from)
-            .map_err(Error::path("open", path))
+        File::open(path).map(OwnedFd::from).map_err(Error::path("open", path))
     }
 
     /// Completes the id maps.
@@ -65,10 +61,7 @@ impl UserNamespace {
             Groups::MappedByAgent => Ok(()),
             Groups::OwnOnly => {
                 write("/proc/self/setgroups", "deny")?;
-                write(
-                    "/proc/self/gid_map",
-                    &format!("{} {} 1\n", self.gid, self.gid),
-                )
+                write("/proc/self/gid_map", &format!("{} {} 1\n", self.gid, self.gid))
             }
         }
     }
@@ -76,31 +69,20 @@ impl UserNamespace {
 
 fn write(path: &str, text: &str) -> Result<(), Error> {
     let path = Path::new(path);
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|source| {
-            let hint = (source.kind() == io::ErrorKind::PermissionDenied).then_some(DENIED);
-            Error::Path {
-                operation: "write",
-                path: path.to_path_buf(),
-                source,
-                hint,
-            }
-        })
+    OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| {
+        let hint = (source.kind() == io::ErrorKind::PermissionDenied).then_some(DENIED);
+        Error::Path { operation: "write", path: path.to_path_buf(), source, hint }
+    })
 }
 
 /// A user namespace for [`crate::clone_detached`]: what 0:0 owns on disk is shown as owned by `uid:gid`; other owners
 /// are shown as the overflow id. Needs root. Keep the descriptor per (uid, gid): making one forks.
 pub fn idmap_namespace(uid: u32, gid: u32) -> Result<OwnedFd, Error> {
-    let holder = syscall::Bystander::with_user_namespace()
-        .map_err(Error::call("make a user namespace for an id map"))?;
+    let holder =
+        syscall::Bystander::with_user_namespace().map_err(Error::call("make a user namespace for an id map"))?;
     let directory = format!("/proc/{}", holder.pid());
     write(&format!("{directory}/uid_map"), &format!("0 {uid} 1\n"))?;
     write(&format!("{directory}/gid_map"), &format!("0 {gid} 1\n"))?;
     let path = Path::new(&directory).join("ns/user");
-    File::open(&path)
-        .map(OwnedFd::from)
-        .map_err(Error::path("open", &path))
+    File::open(&path).map(OwnedFd::from).map_err(Error::path("open", &path))
 }

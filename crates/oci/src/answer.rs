@@ -33,49 +33,20 @@ pub(crate) struct Refusal<'a> {
 
 impl Refusal<'_> {
     pub(crate) fn into_error(self) -> Error {
-        let retry_after = self
-            .retry_after
-            .and_then(|s| s.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = self.retry_after.and_then(|s| s.trim().parse().ok()).map(Duration::from_secs);
         let detail = detail(self.body, self.secrets);
-        let Self {
-            operation,
-            status,
-            hint,
-            ..
-        } = self;
+        let Self { operation, status, hint, .. } = self;
         let described = || match detail.is_empty() {
             true => format!("status {status}"),
             false => detail.clone(),
         };
         match status {
-            401 => Error::Unauthorized {
-                operation,
-                detail: described(),
-                hint,
-            },
-            403 => Error::Forbidden {
-                operation,
-                detail: described(),
-                hint,
-            },
+            401 => Error::Unauthorized { operation, detail: described(), hint },
+            403 => Error::Forbidden { operation, detail: described(), hint },
             404 => not_found(operation, detail),
-            429 => Error::RateLimited {
-                operation,
-                detail: described(),
-                retry_after,
-            },
-            500.. => Error::Server {
-                operation,
-                status,
-                detail: described(),
-                retry_after,
-            },
-            _ => Error::Status {
-                operation,
-                status,
-                detail: described(),
-            },
+            429 => Error::RateLimited { operation, detail: described(), retry_after },
+            500.. => Error::Server { operation, status, detail: described(), retry_after },
+            _ => Error::Status { operation, status, detail: described() },
         }
     }
 }
@@ -86,11 +57,7 @@ fn not_found(operation: Operation, detail: String) -> Error {
         Operation::Blob { .. } | Operation::Config { .. } => Missing::Blob { detail },
         Operation::Tags { .. } => Missing::Repository,
         Operation::Ping { .. } | Operation::Token { .. } => {
-            return Error::Status {
-                operation,
-                status: 404,
-                detail,
-            };
+            return Error::Status { operation, status: 404, detail };
         }
     };
     Error::NotFound { operation, missing }
@@ -115,12 +82,9 @@ struct Item {
 /// What the other side says, on one line, short, without `secrets`.
 fn detail(body: &[u8], secrets: &[&str]) -> String {
     let text = match serde_json::from_slice::<Body>(body) {
-        Ok(Body { errors, details }) if !errors.is_empty() || details.is_some() => errors
-            .iter()
-            .map(Item::text)
-            .chain(details)
-            .collect::<Vec<_>>()
-            .join("; "),
+        Ok(Body { errors, details }) if !errors.is_empty() || details.is_some() => {
+            errors.iter().map(Item::text).chain(details).collect::<Vec<_>>().join("; ")
+        }
         _ => String::from_utf8_lossy(body).into_owned(),
     };
     one_line(&text, secrets)
@@ -142,11 +106,7 @@ pub(crate) fn one_line(text: &str, secrets: &[&str]) -> String {
         text = text.replace(secret, "***");
     }
     let printable = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut line: String = printable
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_DETAIL)
-        .collect();
+    let mut line: String = printable.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
     if printable.chars().count() > MAX_DETAIL {
         line.push('…');
     }
@@ -159,10 +119,7 @@ mod tests {
     use crate::error::{Kind, Reaction};
 
     fn refusal(status: u16, body: &str) -> Error {
-        let operation = Operation::Manifest {
-            selector: "latest".to_owned(),
-            name: "host/x".to_owned(),
-        };
+        let operation = Operation::Manifest { selector: "latest".to_owned(), name: "host/x".to_owned() };
         Refusal {
             operation,
             status,
@@ -178,10 +135,7 @@ mod tests {
     fn statuses() {
         let check = |status, body: &str, kind, text: &str| {
             let error = refusal(status, body);
-            assert_eq!(
-                (error.kind(), error.to_string()),
-                (kind, format!("reading manifest latest in host/x: {text}"))
-            );
+            assert_eq!((error.kind(), error.to_string()), (kind, format!("reading manifest latest in host/x: {text}")));
         };
         let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
         let unauthorized = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[]}]}"#;
@@ -191,45 +145,20 @@ mod tests {
         let required = "authentication required: authentication required; log in";
         check(401, unauthorized, Kind::Unauthorized, required);
         check(404, unknown, Kind::NotFound, "manifest unknown");
-        check(
-            404,
-            "404 page not found\n",
-            Kind::NotFound,
-            "manifest unknown: 404 page not found",
-        );
+        check(404, "404 page not found\n", Kind::NotFound, "manifest unknown: 404 page not found");
         check(
             401,
             r#"{"details":"wrong password"}"#,
             Kind::Unauthorized,
             "authentication required: wrong password; log in",
         );
-        check(
-            401,
-            "you sent hunter2",
-            Kind::Unauthorized,
-            "authentication required: you sent ***; log in",
-        );
-        check(
-            503,
-            "<html>\n\tBad\u{7} gateway",
-            Kind::Server,
-            "server error 503: <html> Bad gateway",
-        );
+        check(401, "you sent hunter2", Kind::Unauthorized, "authentication required: you sent ***; log in");
+        check(503, "<html>\n\tBad\u{7} gateway", Kind::Server, "server error 503: <html> Bad gateway");
         check(502, "", Kind::Server, "server error 502: status 502");
-        check(
-            429,
-            "slow down",
-            Kind::RateLimited,
-            "toomanyrequests: slow down; the registry asks to wait 7 s",
-        );
+        check(429, "slow down", Kind::RateLimited, "toomanyrequests: slow down; the registry asks to wait 7 s");
         check(400, "{}", Kind::Protocol, "unexpected status 400: {}");
         check(400, "[1,", Kind::Protocol, "unexpected status 400: [1,");
-        assert_eq!(
-            refusal(429, "").reaction(),
-            Reaction::Retry {
-                after: Some(Duration::from_secs(7))
-            }
-        );
+        assert_eq!(refusal(429, "").reaction(), Reaction::Retry { after: Some(Duration::from_secs(7)) });
         assert!(refusal(500, &"x".repeat(10_000)).to_string().len() < 400);
     }
 }

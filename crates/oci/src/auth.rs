@@ -64,27 +64,15 @@ struct Token {
 impl Auth {
     /// `base` is the registry's root URL.
     pub(crate) fn new(registry: &str, base: Url, credentials: Option<Credentials>) -> Self {
-        Self {
-            registry: registry.to_owned(),
-            base,
-            credentials,
-            state: Mutex::default(),
-        }
+        Self { registry: registry.to_owned(), base, credentials, state: Mutex::default() }
     }
 
     /// Gets a document of `reference`'s repository; a token that the registry no longer takes is renewed once.
-    pub(crate) async fn get(
-        &self,
-        http: &Transport,
-        reference: &ImageRef,
-        get: &Get,
-    ) -> Result<Response, Error> {
+    pub(crate) async fn get(&self, http: &Transport, reference: &ImageRef, get: &Get) -> Result<Response, Error> {
         let authorization = self.authorization(http, reference).await?;
         let response = http.get(get, authorization.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED
-            || !self
-                .rejected(reference, authorization.as_ref(), response.headers())
-                .await?
+            || !self.rejected(reference, authorization.as_ref(), response.headers()).await?
         {
             return Ok(response);
         }
@@ -98,35 +86,22 @@ impl Auth {
             None => format!("no credentials for {} were given", self.registry),
             Some(credentials) => match operation {
                 Operation::Token { .. } | Operation::Ping { .. } => {
-                    format!(
-                        "{} did not accept the password of user {:?}",
-                        self.registry, credentials.username
-                    )
+                    format!("{} did not accept the password of user {:?}", self.registry, credentials.username)
                 }
-                _ => format!(
-                    "user {:?} may lack access, or the repository does not exist",
-                    credentials.username
-                ),
+                _ => format!("user {:?} may lack access, or the repository does not exist", credentials.username),
             },
         };
         let basic = self.credentials.as_ref().map(Credentials::basic);
         let secrets: Vec<&str> = match (&self.credentials, &basic) {
             (Some(credentials), Some(basic)) => {
-                vec![
-                    credentials.password.expose(),
-                    basic.expose().trim_start_matches("Basic "),
-                ]
+                vec![credentials.password.expose(), basic.expose().trim_start_matches("Basic ")]
             }
             _ => Vec::new(),
         };
         transport::refusal(operation, response, hint, &secrets).await
     }
 
-    async fn authorization(
-        &self,
-        http: &Transport,
-        reference: &ImageRef,
-    ) -> Result<Option<Secret>, Error> {
+    async fn authorization(&self, http: &Transport, reference: &ImageRef) -> Result<Option<Secret>, Error> {
         let mut state = self.state.lock().await;
         let scheme = match &state.scheme {
             Some(scheme) => scheme.clone(),
@@ -147,16 +122,10 @@ impl Auth {
             },
             Scheme::Bearer { realm, service } => {
                 let now = Instant::now();
-                if let Some(token) = state
-                    .tokens
-                    .get(&reference.repository)
-                    .filter(|token| token.renew > now)
-                {
+                if let Some(token) = state.tokens.get(&reference.repository).filter(|token| token.renew > now) {
                     return Ok(Some(token.header.clone()));
                 }
-                let token = self
-                    .token(http, reference, realm, service.as_deref(), now)
-                    .await?;
+                let token = self.token(http, reference, realm, service.as_deref(), now).await?;
                 let header = token.header.clone();
                 state.tokens.insert(reference.repository.clone(), token);
                 Ok(Some(header))
@@ -165,29 +134,18 @@ impl Auth {
     }
 
     async fn ping(&self, http: &Transport) -> Result<Scheme, Error> {
-        let url = self.base.join("v2/").map_err(|_| Error::OtherRegistry {
-            client: self.registry.clone(),
-            registry: self.base.to_string(),
-        })?;
-        let operation = Operation::Ping {
-            registry: self.registry.clone(),
-            url: url.to_string(),
-        };
-        let get = Get {
-            operation: operation.clone(),
-            url,
-            accept: "application/json",
-            from: 0,
-            digest_known: false,
-        };
+        let url = self
+            .base
+            .join("v2/")
+            .map_err(|_| Error::OtherRegistry { client: self.registry.clone(), registry: self.base.to_string() })?;
+        let operation = Operation::Ping { registry: self.registry.clone(), url: url.to_string() };
+        let get = Get { operation: operation.clone(), url, accept: "application/json", from: 0, digest_known: false };
         let mut attempts = Attempts::default();
         loop {
             let error = match http.get(&get, None).await {
                 Ok(response) => match response.status().as_u16() {
                     401 => {
-                        return Ok(self
-                            .scheme(&operation, response.headers())?
-                            .unwrap_or(Scheme::Open));
+                        return Ok(self.scheme(&operation, response.headers())?.unwrap_or(Scheme::Open));
                     }
                     429 | 500.. => self.refusal(operation.clone(), response).await,
                     // Some registries answer 403 or 404 here and serve images: the next request tells.
@@ -201,32 +159,21 @@ impl Auth {
 
     /// The best challenge that can be met: Bearer, which works without credentials, before Basic.
     fn scheme(&self, operation: &Operation, headers: &HeaderMap) -> Result<Option<Scheme>, Error> {
-        let headers = headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let headers = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let challenges: Vec<_> = headers.flat_map(challenge::parse).collect();
         for challenge in &challenges {
             if let Challenge::Bearer { realm, service } = challenge {
                 let realm = self.realm(operation, realm)?;
-                return Ok(Some(Scheme::Bearer {
-                    realm,
-                    service: service.clone(),
-                }));
+                return Ok(Some(Scheme::Bearer { realm, service: service.clone() }));
             }
         }
-        Ok(challenges
-            .contains(&Challenge::Basic)
-            .then_some(Scheme::Basic))
+        Ok(challenges.contains(&Challenge::Basic).then_some(Scheme::Basic))
     }
 
     fn realm(&self, operation: &Operation, realm: &str) -> Result<Url, Error> {
         let malformed = |detail: &str| Error::Malformed {
             operation: operation.clone(),
-            detail: format!(
-                "token realm {:?}: {detail}",
-                crate::answer::one_line(realm, &[])
-            ),
+            detail: format!("token realm {:?}: {detail}", crate::answer::one_line(realm, &[])),
         };
         let mut url = Url::parse(realm).map_err(|_| malformed("not a URL"))?;
         match (self.base.scheme(), url.scheme()) {
@@ -248,24 +195,12 @@ impl Auth {
         service: Option<&str>,
         now: Instant,
     ) -> Result<Token, Error> {
-        let operation = Operation::Token {
-            name: name(reference),
-            realm: without_query(&realm),
-        };
+        let operation = Operation::Token { name: name(reference), realm: without_query(&realm) };
         if let Some(service) = service {
             realm.query_pairs_mut().append_pair("service", service);
         }
-        realm.query_pairs_mut().append_pair(
-            "scope",
-            &format!("repository:{}:pull", reference.repository),
-        );
-        let get = Get {
-            operation,
-            url: realm,
-            accept: "application/json",
-            from: 0,
-            digest_known: false,
-        };
+        realm.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", reference.repository));
+        let get = Get { operation, url: realm, accept: "application/json", from: 0, digest_known: false };
         let mut attempts = Attempts::default();
         loop {
             match self.try_token(http, &get).await {
@@ -279,30 +214,20 @@ impl Auth {
         let basic = self.credentials.as_ref().map(Credentials::basic);
         let response = http.get(get, basic.as_ref()).await?;
         match response.status() {
-            StatusCode::OK => {
-                transport::body(&get.operation, response, "token answer", MAX_TOKEN_ANSWER).await
-            }
+            StatusCode::OK => transport::body(&get.operation, response, "token answer", MAX_TOKEN_ANSWER).await,
             _ => Err(self.refusal(get.operation.clone(), response).await),
         }
     }
 
     /// The registry answered 401: forgets the token that it did not take and learns its challenge. Whether another try
     /// can differ from the last.
-    async fn rejected(
-        &self,
-        reference: &ImageRef,
-        sent: Option<&Secret>,
-        headers: &HeaderMap,
-    ) -> Result<bool, Error> {
+    async fn rejected(&self, reference: &ImageRef, sent: Option<&Secret>, headers: &HeaderMap) -> Result<bool, Error> {
         let operation = Operation::manifest(reference);
         let Some(scheme) = self.scheme(&operation, headers)? else {
             return Ok(false);
         };
         let mut state = self.state.lock().await;
-        let stale = state
-            .tokens
-            .get(&reference.repository)
-            .is_some_and(|token| Some(&token.header) == sent);
+        let stale = state.tokens.get(&reference.repository).is_some_and(|token| Some(&token.header) == sent);
         if stale {
             state.tokens.remove(&reference.repository);
         }
@@ -328,24 +253,14 @@ fn token(operation: &Operation, answer: &[u8], now: Instant) -> Result<Token, Er
         expires_in: Option<u64>,
     }
     // The parser's own text could quote the token.
-    let malformed = |detail: &str| Error::Malformed {
-        operation: operation.clone(),
-        detail: detail.to_owned(),
-    };
-    let answer: Answer =
-        serde_json::from_slice(answer).map_err(|_| malformed("no token in JSON"))?;
-    let given = [answer.token, answer.access_token]
-        .into_iter()
-        .flatten()
-        .find(|token| !token.expose().is_empty());
+    let malformed = |detail: &str| Error::Malformed { operation: operation.clone(), detail: detail.to_owned() };
+    let answer: Answer = serde_json::from_slice(answer).map_err(|_| malformed("no token in JSON"))?;
+    let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.expose().is_empty());
     let token = given.ok_or_else(|| malformed("it holds neither token nor access_token"))?;
     // token.md: clients take less than 60 s for 60 s. Longer than a day is not believed.
     let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(1, 86_400));
     let renew = now + life.saturating_sub(RENEW_BEFORE).max(life / 2);
-    Ok(Token {
-        header: Secret::new(format!("Bearer {}", token.expose())),
-        renew,
-    })
+    Ok(Token { header: Secret::new(format!("Bearer {}", token.expose())), renew })
 }
 
 #[cfg(test)]
@@ -355,24 +270,13 @@ mod tests {
     #[test]
     fn tokens() {
         let now = Instant::now();
-        let operation = Operation::Tags {
-            name: "host/x".to_owned(),
-        };
+        let operation = Operation::Tags { name: "host/x".to_owned() };
         let check = |answer: &str, expect: Result<(&str, u64), &str>| {
             let token = token(&operation, answer.as_bytes(), now);
-            let token = token.map(|t| {
-                (
-                    t.header.expose().to_owned(),
-                    t.renew.duration_since(now).as_millis(),
-                )
-            });
+            let token = token.map(|t| (t.header.expose().to_owned(), t.renew.duration_since(now).as_millis()));
             match (token, expect) {
                 (Ok((header, renew)), Ok((token, millis))) => {
-                    assert_eq!(
-                        (header, renew),
-                        (format!("Bearer {token}"), u128::from(millis)),
-                        "{answer}"
-                    );
+                    assert_eq!((header, renew), (format!("Bearer {token}"), u128::from(millis)), "{answer}");
                 }
                 (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
                 (token, _) => panic!("{answer}: {token:?}"),
@@ -380,15 +284,9 @@ mod tests {
         };
         check(r#"{"token":"t","expires_in":300}"#, Ok(("t", 290_000)));
         check(r#"{"access_token":"a"}"#, Ok(("a", 50_000)));
-        check(
-            r#"{"token":"","access_token":"a","expires_in":8}"#,
-            Ok(("a", 4_000)),
-        );
+        check(r#"{"token":"","access_token":"a","expires_in":8}"#, Ok(("a", 4_000)));
         check(r#"{"token":"t","expires_in":0}"#, Ok(("t", 500)));
-        check(
-            r#"{"token":"t","expires_in":18446744073709551615}"#,
-            Ok(("t", 86_390_000)),
-        );
+        check(r#"{"token":"t","expires_in":18446744073709551615}"#, Ok(("t", 86_390_000)));
         check("{}", Err("neither token nor access_token"));
         check(r#"{"token":5}"#, Err("no token in JSON"));
         check("<html>", Err("no token in JSON"));
@@ -398,35 +296,18 @@ mod tests {
     fn realms() {
         let check = |base: &str, realm: &str, expect: Result<&str, &str>| {
             let auth = Auth::new("host", Url::parse(base).expect(base), None);
-            let url = auth.realm(
-                &Operation::Tags {
-                    name: "host/x".to_owned(),
-                },
-                realm,
-            );
+            let url = auth.realm(&Operation::Tags { name: "host/x".to_owned() }, realm);
             match (url, expect) {
                 (Ok(url), Ok(expect)) => assert_eq!(url.as_str(), expect),
                 (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
                 (url, _) => panic!("{realm}: {url:?}"),
             }
         };
-        check(
-            "https://host/",
-            "https://auth/token",
-            Ok("https://auth/token"),
-        );
-        check(
-            "https://host/",
-            "https://u:p@auth/token?a=b",
-            Ok("https://auth/token?a=b"),
-        );
+        check("https://host/", "https://auth/token", Ok("https://auth/token"));
+        check("https://host/", "https://u:p@auth/token?a=b", Ok("https://auth/token?a=b"));
         check("http://host/", "http://auth/token", Ok("http://auth/token"));
         check("https://host/", "http://auth/token", Err("not HTTPS"));
-        check(
-            "https://host/",
-            "file:///etc/passwd",
-            Err("not an HTTP URL"),
-        );
+        check("https://host/", "file:///etc/passwd", Err("not an HTTP URL"));
         check("https://host/", "token", Err("not a URL"));
     }
 }

@@ -26,23 +26,12 @@ const PROGRESS: u64 = 1 << 20;
 impl Client {
     /// Writes `layer`'s blob into `into`, which it ends in every case (also when this future is dropped): complete, or
     /// failed with the error that is returned.
-    pub async fn fetch(
-        &self,
-        reference: &ImageRef,
-        layer: &Layer,
-        into: Arc<Download>,
-    ) -> Result<(), Error> {
+    pub async fn fetch(&self, reference: &ImageRef, layer: &Layer, into: Arc<Download>) -> Result<(), Error> {
         if into.is_complete() {
             return Ok(());
         }
-        let operation = Operation::Blob {
-            digest: layer.digest.to_string(),
-            name: name(reference),
-        };
-        let _end = EndOnDrop {
-            download: &into,
-            operation: &operation,
-        };
+        let operation = Operation::Blob { digest: layer.digest.to_string(), name: name(reference) };
+        let _end = EndOnDrop { download: &into, operation: &operation };
         let result = self.write(reference, layer, &operation, &into).await;
         match &result {
             Ok(()) => into.succeed(),
@@ -60,11 +49,7 @@ impl Client {
     ) -> Result<(), Error> {
         self.check(reference)?;
         if into.size() != layer.size {
-            return Err(Error::Size {
-                operation: operation.clone(),
-                got: into.size(),
-                want: layer.size,
-            });
+            return Err(Error::Size { operation: operation.clone(), got: into.size(), want: layer.size });
         }
         let mut sink = Sink {
             operation: operation.clone(),
@@ -79,6 +64,10 @@ impl Client {
             let Err(error) = self.stream(reference, layer, &mut sink).await else {
                 break;
             };
+            // What could not be written is lost, and the hash with it: only a new download can begin again.
+            if matches!(error, Error::Write { .. }) {
+                return Err(error);
+            }
             if sink.position - before >= PROGRESS {
                 attempts.progress();
             }
@@ -98,12 +87,7 @@ impl Client {
     }
 
     /// One try: from the sink's position to the end.
-    async fn stream(
-        &self,
-        reference: &ImageRef,
-        layer: &Layer,
-        sink: &mut Sink,
-    ) -> Result<(), Error> {
+    async fn stream(&self, reference: &ImageRef, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
         let get = Get {
             operation: sink.operation.clone(),
             url: self.url(reference, "blobs", &layer.digest.to_string())?,
@@ -121,11 +105,7 @@ impl Client {
             }
         };
         let url = response.url().clone();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| broken(&sink.operation, &error, &url))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(|error| broken(&sink.operation, &error, &url))? {
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             skip -= skipped as u64;
             sink.push(&chunk[skipped..], layer.size).await?;
@@ -144,21 +124,13 @@ impl Client {
                 _ => Ok(Start::At(sink.position)),
             },
             206 => {
-                let range = response
-                    .headers()
-                    .get(CONTENT_RANGE)
-                    .and_then(|value| value.to_str().ok());
+                let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
                 match range.and_then(content_range) {
-                    Some((_, Some(total))) if total != layer.size => {
-                        Err(sink.wrong_size(total, layer.size))
-                    }
+                    Some((_, Some(total))) if total != layer.size => Err(sink.wrong_size(total, layer.size)),
                     Some((start, _)) if start == sink.position => Ok(Start::At(0)),
                     _ => Err(Error::Malformed {
                         operation: sink.operation.clone(),
-                        detail: format!(
-                            "Content-Range {range:?} for a request from byte {}",
-                            sink.position
-                        ),
+                        detail: format!("Content-Range {range:?} for a request from byte {}", sink.position),
                     }),
                 }
             }
@@ -207,35 +179,24 @@ impl Sink {
 
     /// Hashing is as slow as the network and writing may be slower, so neither is done on the async threads.
     async fn flush(&mut self) -> Result<(), Error> {
-        let (mut hasher, batch) = (
-            std::mem::take(&mut self.hasher),
-            std::mem::take(&mut self.batch),
-        );
+        let (mut hasher, batch) = (std::mem::take(&mut self.hasher), std::mem::take(&mut self.batch));
         let download = Arc::clone(&self.download);
         let written = tokio::task::spawn_blocking(move || {
             hasher.update(&batch);
             download.append(&batch).map(|()| (hasher, batch))
         });
-        let (hasher, batch) =
-            written
-                .await
-                .map_err(io::Error::other)
-                .flatten()
-                .map_err(|source| Error::Write {
-                    operation: self.operation.clone(),
-                    source: Arc::new(source),
-                })?;
+        let (hasher, batch) = written
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|source| Error::Write { operation: self.operation.clone(), source: Arc::new(source) })?;
         (self.hasher, self.batch) = (hasher, batch);
         self.batch.clear();
         Ok(())
     }
 
     fn wrong_size(&self, got: u64, want: u64) -> Error {
-        Error::Size {
-            operation: self.operation.clone(),
-            got,
-            want,
-        }
+        Error::Size { operation: self.operation.clone(), got, want }
     }
 }
 
@@ -249,16 +210,58 @@ impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         // The first outcome stays, so this is for a fetch without one.
         let written = self.download.written();
-        self.download.fail(Error::Interrupted {
-            operation: self.operation.clone(),
-            written,
-        });
+        self.download.fail(Error::Interrupted { operation: self.operation.clone(), written });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Compression, Tls};
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Gives `body` to every request, and counts them.
+    fn serve(body: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                if lines.any(|line| line.is_empty()) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                // The client may have gone: it has what it wants.
+                let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body));
+            }
+        });
+        (address, requests)
+    }
+
+    /// The bytes that were not written are lost for this download: going on behind them would make a full disk look like
+    /// a wrong checksum.
+    #[tokio::test]
+    async fn a_failing_disk_is_not_tried_again() {
+        let body = vec![7; 3 * BATCH];
+        let (address, requests) = serve(body.clone());
+        let tls = Tls { plain_http: true, ..Tls::default() };
+        let client = Client::new(&address, None, tls).expect("client");
+        let reference = format!("{address}/x:v1").parse().expect("reference");
+        let digest = Digest::from_bytes(Sha256::digest(&body).into());
+        let layer = Layer { digest, size: body.len() as u64, compression: Compression::None, diff_id: digest };
+        let unwritable = tempfile::NamedTempFile::new().expect("temporary file");
+        let file = std::fs::File::open(unwritable.path()).expect("open for reading");
+        let download = Download::new(file, layer.size);
+        let error = client.fetch(&reference, &layer, Arc::clone(&download)).await;
+        assert!(matches!(error, Err(Error::Write { .. })), "{error:?}");
+        assert!(matches!(download.failure(), Some(Error::Write { .. })));
+        // How to log in, then the blob.
+        assert_eq!(requests.load(Ordering::Relaxed), 2);
+    }
 
     #[test]
     fn content_ranges() {

@@ -10,10 +10,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String> },
 }
 
 /// The challenges of one header, in its order.
@@ -38,10 +35,7 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
         };
         rest = rest.trim_start_matches([' ', '\t', ',']);
     }
-    challenges
-        .into_iter()
-        .filter_map(|(scheme, parameters)| challenge(&scheme, parameters))
-        .collect()
+    challenges.into_iter().filter_map(|(scheme, parameters)| challenge(&scheme, parameters)).collect()
 }
 
 /// A token or quoted string, and what follows it.
@@ -63,18 +57,10 @@ fn parameter(text: &str) -> (String, &str) {
 }
 
 fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challenge> {
-    let find = |name: &str| {
-        parameters
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.clone())
-    };
+    let find = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer {
-            realm: find("realm")?,
-            service: find("service"),
-        }),
+        "bearer" => Some(Challenge::Bearer { realm: find("realm")?, service: find("service") }),
         _ => None,
     }
 }
@@ -85,37 +71,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn bearer(realm: &str, service: Option<&str>) -> Challenge {
-        Challenge::Bearer {
-            realm: realm.to_owned(),
-            service: service.map(str::to_owned),
-        }
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
     }
 
     #[test]
     fn headers() {
-        let check =
-            |header: &str, expect: &[Challenge]| assert_eq!(parse(header), expect, "{header}");
+        let check = |header: &str, expect: &[Challenge]| assert_eq!(parse(header), expect, "{header}");
         check(
             r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a:pull,push""#,
-            &[bearer(
-                "https://auth.docker.io/token",
-                Some("registry.docker.io"),
-            )],
+            &[bearer("https://auth.docker.io/token", Some("registry.docker.io"))],
         );
-        check(
-            r#"bearer  Realm = "r" , error="invalid_token""#,
-            &[bearer("r", None)],
-        );
+        check(r#"bearer  Realm = "r" , error="invalid_token""#, &[bearer("r", None)]);
         check(r#"Basic realm="ci""#, &[Challenge::Basic]);
         check("Basic", &[Challenge::Basic]);
-        check(
-            r#"Basic realm=ci, Bearer realm=r,service=s"#,
-            &[Challenge::Basic, bearer("r", Some("s"))],
-        );
-        check(
-            r#"Negotiate, Digest realm="x", Basic realm="a, \"b\"""#,
-            &[Challenge::Basic],
-        );
+        check(r#"Basic realm=ci, Bearer realm=r,service=s"#, &[Challenge::Basic, bearer("r", Some("s"))]);
+        check(r#"Negotiate, Digest realm="x", Basic realm="a, \"b\"""#, &[Challenge::Basic]);
         check("Bearer", &[]);
         check(r#"Bearer realm="open"#, &[bearer("open", None)]);
         check("", &[]);

@@ -78,11 +78,8 @@ impl Client {
             false => "https",
         };
         let base = Url::parse(&format!("{scheme}://{host}/")).ok();
-        let base = base
-            .filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
-        let base = base.ok_or_else(|| ParseError::Image {
-            value: registry.to_owned(),
-        })?;
+        let base = base.filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
+        let base = base.ok_or_else(|| ParseError::Image { value: registry.to_owned() })?;
         Ok(Self {
             registry: registry.to_owned(),
             http: Transport::new(registry, &tls)?,
@@ -93,17 +90,10 @@ impl Client {
 
     /// Finds the image for `platform`: manifest and config, all of it verified against the reference's digest or, for a
     /// tag, against the digests that the tag's manifest gives.
-    pub async fn resolve(
-        &self,
-        reference: &ImageRef,
-        platform: &Platform,
-    ) -> Result<Resolved, Error> {
+    pub async fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<Resolved, Error> {
         self.check(reference)?;
         let operation = Operation::manifest(reference);
-        let fetched = match self
-            .manifest(reference, &reference.selector(), reference.digest)
-            .await
-        {
+        let fetched = match self.manifest(reference, &reference.selector(), reference.digest).await {
             Err(Error::NotFound { operation, .. }) if reference.digest.is_none() => {
                 let missing = self.missing(reference).await;
                 return Err(Error::NotFound { operation, missing });
@@ -112,41 +102,22 @@ impl Client {
         };
         let (image, manifest_digest) = self.image(reference, &operation, fetched, platform).await?;
         let config = self.config(reference, &image).await?;
-        let config_operation = Operation::Config {
-            digest: image.config.digest.to_string(),
-            name: name(reference),
-        };
-        let parsed =
-            manifest::config(&config).map_err(|error| unusable(&config_operation, error))?;
+        let config_operation = Operation::Config { digest: image.config.digest.to_string(), name: name(reference) };
+        let parsed = manifest::config(&config).map_err(|error| unusable(&config_operation, error))?;
         if !serves(&parsed.platform, platform) {
             let available = vec![crate::answer::one_line(&parsed.platform.to_string(), &[])];
-            return Err(Error::UnknownPlatform {
-                operation,
-                wanted: platform.to_string(),
-                available,
-            });
+            return Err(Error::UnknownPlatform { operation, wanted: platform.to_string(), available });
         }
         if parsed.diff_ids.len() != image.layers.len() {
-            let detail = format!(
-                "{} layers, but {} diff_ids in the config",
-                image.layers.len(),
-                parsed.diff_ids.len()
-            );
-            return Err(Error::Malformed {
-                operation: config_operation,
-                detail,
-            });
+            let detail = format!("{} layers, but {} diff_ids in the config", image.layers.len(), parsed.diff_ids.len());
+            return Err(Error::Malformed { operation: config_operation, detail });
         }
-        let layers = image
-            .layers
-            .into_iter()
-            .zip(parsed.diff_ids)
-            .map(|(blob, diff_id)| Layer {
-                digest: blob.digest,
-                size: blob.size,
-                compression: blob.compression,
-                diff_id,
-            });
+        let layers = image.layers.into_iter().zip(parsed.diff_ids).map(|(blob, diff_id)| Layer {
+            digest: blob.digest,
+            size: blob.size,
+            compression: blob.compression,
+            diff_id,
+        });
         Ok(Resolved {
             reference: reference.clone(),
             manifest_digest,
@@ -171,22 +142,10 @@ impl Client {
         }
     }
 
-    pub(crate) fn url(
-        &self,
-        reference: &ImageRef,
-        kind: &str,
-        selector: &str,
-    ) -> Result<Url, Error> {
+    pub(crate) fn url(&self, reference: &ImageRef, kind: &str, selector: &str) -> Result<Url, Error> {
         // What the grammar allows needs no escaping in a path.
-        let url = self
-            .base
-            .join(&format!("v2/{}/{kind}/{selector}", reference.repository));
-        url.map_err(|_| {
-            ParseError::Image {
-                value: reference.to_string(),
-            }
-            .into()
-        })
+        let url = self.base.join(&format!("v2/{}/{kind}/{selector}", reference.repository));
+        url.map_err(|_| ParseError::Image { value: reference.to_string() }.into())
     }
 
     /// Follows indexes to the platform's manifest.
@@ -208,23 +167,12 @@ impl Client {
                 wanted: platform.to_string(),
                 available,
             };
-            let chosen = &manifest::choose(&entries, platform)
-                .map_err(unknown)?
-                .descriptor;
-            fetched = self
-                .manifest(reference, &chosen.digest.to_string(), Some(chosen.digest))
-                .await?;
+            let chosen = &manifest::choose(&entries, platform).map_err(unknown)?.descriptor;
+            fetched = self.manifest(reference, &chosen.digest.to_string(), Some(chosen.digest)).await?;
             let got = fetched.bytes.len() as u64;
             if got != chosen.size {
-                let operation = Operation::Manifest {
-                    selector: chosen.digest.to_string(),
-                    name: name(reference),
-                };
-                return Err(Error::Size {
-                    operation,
-                    got,
-                    want: chosen.size,
-                });
+                let operation = Operation::Manifest { selector: chosen.digest.to_string(), name: name(reference) };
+                return Err(Error::Size { operation, got, want: chosen.size });
             }
         }
         Err(Error::Limit {
@@ -235,47 +183,25 @@ impl Client {
         })
     }
 
-    async fn manifest(
-        &self,
-        reference: &ImageRef,
-        selector: &str,
-        want: Option<Digest>,
-    ) -> Result<Fetched, Error> {
+    async fn manifest(&self, reference: &ImageRef, selector: &str, want: Option<Digest>) -> Result<Fetched, Error> {
         let get = Get {
-            operation: Operation::Manifest {
-                selector: selector.to_owned(),
-                name: name(reference),
-            },
+            operation: Operation::Manifest { selector: selector.to_owned(), name: name(reference) },
             url: self.url(reference, "manifests", selector)?,
             accept: media::ACCEPT_MANIFEST,
             from: 0,
             digest_known: want.is_some(),
         };
-        let (bytes, content_type) = self
-            .document(reference, &get, "manifest size", MAX_MANIFEST)
-            .await?;
+        let (bytes, content_type) = self.document(reference, &get, "manifest size", MAX_MANIFEST).await?;
         let digest = sha256(&bytes);
         verify(&get.operation, &bytes, digest, want.unwrap_or(digest))?;
-        Ok(Fetched {
-            bytes,
-            digest,
-            content_type,
-        })
+        Ok(Fetched { bytes, digest, content_type })
     }
 
     async fn config(&self, reference: &ImageRef, image: &Image) -> Result<Vec<u8>, Error> {
         let (digest, size) = (image.config.digest, image.config.size);
-        let operation = Operation::Config {
-            digest: digest.to_string(),
-            name: name(reference),
-        };
+        let operation = Operation::Config { digest: digest.to_string(), name: name(reference) };
         if size > MAX_CONFIG {
-            return Err(Error::Limit {
-                operation,
-                what: "config size",
-                actual: size,
-                max: MAX_CONFIG,
-            });
+            return Err(Error::Limit { operation, what: "config size", actual: size, max: MAX_CONFIG });
         }
         let get = Get {
             operation,
@@ -284,16 +210,10 @@ impl Client {
             from: 0,
             digest_known: true,
         };
-        let (bytes, _) = self
-            .document(reference, &get, "config size", MAX_CONFIG)
-            .await?;
+        let (bytes, _) = self.document(reference, &get, "config size", MAX_CONFIG).await?;
         let got = bytes.len() as u64;
         if got != size {
-            return Err(Error::Size {
-                operation: get.operation,
-                got,
-                want: size,
-            });
+            return Err(Error::Size { operation: get.operation, got, want: size });
         }
         verify(&get.operation, &bytes, sha256(&bytes), digest)?;
         Ok(bytes)
@@ -327,15 +247,9 @@ impl Client {
         if response.status() != StatusCode::OK {
             return Err(self.auth.refusal(get.operation.clone(), response).await);
         }
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.map(str::to_owned);
-        Ok((
-            transport::body(&get.operation, response, what, max).await?,
-            content_type,
-        ))
+        Ok((transport::body(&get.operation, response, what, max).await?, content_type))
     }
 
     /// What a tag's 404 is about: registries answer the same for a repository and for a tag that they do not know, but
@@ -346,39 +260,19 @@ impl Client {
             #[serde(default)]
             tags: Option<Vec<String>>,
         }
-        let unclear = || Missing::Manifest {
-            detail: "no such repository or tag".to_owned(),
-        };
+        let unclear = || Missing::Manifest { detail: "no such repository or tag".to_owned() };
         let Ok(url) = self.url(reference, "tags", "list") else {
             return unclear();
         };
-        let operation = Operation::Tags {
-            name: name(reference),
-        };
-        let get = Get {
-            operation,
-            url,
-            accept: "application/json",
-            from: 0,
-            digest_known: false,
-        };
-        match self
-            .try_document(reference, &get, "list of tags", MAX_TAGS_ANSWER)
-            .await
-        {
+        let operation = Operation::Tags { name: name(reference) };
+        let get = Get { operation, url, accept: "application/json", from: 0, digest_known: false };
+        match self.try_document(reference, &get, "list of tags", MAX_TAGS_ANSWER).await {
             Ok((bytes, _)) => {
-                let tags = serde_json::from_slice::<Tags>(&bytes)
-                    .ok()
-                    .and_then(|answer| answer.tags);
+                let tags = serde_json::from_slice::<Tags>(&bytes).ok().and_then(|answer| answer.tags);
                 let tags = tags.unwrap_or_default();
-                let shown = tags
-                    .iter()
-                    .take(MAX_TAGS_SHOWN)
-                    .map(|tag| crate::answer::one_line(tag, &[]));
+                let shown = tags.iter().take(MAX_TAGS_SHOWN).map(|tag| crate::answer::one_line(tag, &[]));
                 let more = (tags.len() > MAX_TAGS_SHOWN).then(|| "…".to_owned());
-                Missing::Tag {
-                    tags: shown.chain(more).collect(),
-                }
+                Missing::Tag { tags: shown.chain(more).collect() }
             }
             Err(Error::NotFound { .. }) => Missing::Repository,
             Err(_) => unclear(),
@@ -410,19 +304,12 @@ fn verify(operation: &Operation, bytes: &[u8], got: Digest, want: Digest) -> Res
 fn unusable(operation: &Operation, error: Unusable) -> Error {
     let operation = operation.clone();
     match error {
-        Unusable::Malformed(detail) => Error::Malformed {
-            operation,
-            detail: crate::answer::one_line(&detail, &[]),
-        },
-        Unusable::Unsupported(detail) => Error::Unsupported {
-            operation,
-            detail: crate::answer::one_line(&detail, &[]),
-        },
-        Unusable::TooManyLayers(count) => Error::Limit {
-            operation,
-            what: "number of layers",
-            actual: count as u64,
-            max: manifest::MAX_LAYERS as u64,
-        },
+        Unusable::Malformed(detail) => Error::Malformed { operation, detail: crate::answer::one_line(&detail, &[]) },
+        Unusable::Unsupported(detail) => {
+            Error::Unsupported { operation, detail: crate::answer::one_line(&detail, &[]) }
+        }
+        Unusable::TooManyLayers(count) => {
+            Error::Limit { operation, what: "number of layers", actual: count as u64, max: manifest::MAX_LAYERS as u64 }
+        }
     }
 }

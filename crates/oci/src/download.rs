@@ -35,44 +35,22 @@ impl Download {
     /// A blob of `size` bytes that [`Client::fetch`](crate::Client::fetch) will write to `file`, which must be open for
     /// reading and writing. Its readers wait until a fetch is under way, so one that is never fetched must be failed.
     pub fn new(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
-        Self::with_state(
-            file.into(),
-            size,
-            State {
-                written: 0,
-                outcome: None,
-            },
-        )
+        Self::with_state(file.into(), size, State { written: 0, outcome: None })
     }
 
     /// A blob that is there already: `file` holds its `size` bytes, and the caller vouches for them.
     pub fn complete(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
-        Self::with_state(
-            file.into(),
-            size,
-            State {
-                written: size,
-                outcome: Some(Ok(())),
-            },
-        )
+        Self::with_state(file.into(), size, State { written: size, outcome: Some(Ok(())) })
     }
 
     fn with_state(file: Arc<File>, size: u64, state: State) -> Arc<Self> {
-        Arc::new(Self {
-            file,
-            size,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self { file, size, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Reads the blob from its start. Blocks where the writer has not yet been; a failed download is an error that holds
     /// the [`Error`] (`io::Error::downcast`).
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader {
-            download: Arc::clone(self),
-            position: 0,
-        }
+        Reader { download: Arc::clone(self), position: 0 }
     }
 
     /// Bytes that are in the file.
@@ -143,11 +121,7 @@ impl Reader {
                 Some(Ok(())) => return Ok(0),
                 None => {}
             }
-            state = self
-                .download
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.download.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -157,22 +131,13 @@ impl Read for Reader {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let available = usize::try_from(self.available()?)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let available = usize::try_from(self.available()?).unwrap_or(usize::MAX).min(buffer.len());
         if available == 0 {
             return Ok(0);
         }
-        match self
-            .download
-            .file
-            .read_at(&mut buffer[..available], self.position)?
-        {
+        match self.download.file.read_at(&mut buffer[..available], self.position)? {
             // Below the watermark: someone else cut the file.
-            0 => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the blob's file was truncated while it was read",
-            )),
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file was truncated while it was read")),
             read => {
                 self.position += read as u64;
                 Ok(read)
@@ -187,12 +152,7 @@ mod tests {
     use crate::Operation;
 
     fn interrupted() -> Error {
-        Error::Interrupted {
-            operation: Operation::Tags {
-                name: "host/x".to_owned(),
-            },
-            written: 3,
-        }
+        Error::Interrupted { operation: Operation::Tags { name: "host/x".to_owned() }, written: 3 }
     }
 
     #[test]
@@ -210,14 +170,8 @@ mod tests {
         for chunk in bytes.chunks(7_001) {
             download.append(chunk).expect("append");
         }
-        assert!(
-            !first.is_finished(),
-            "the end came before the blob was verified"
-        );
-        assert_eq!(
-            (download.written(), download.is_complete()),
-            (300_000, false)
-        );
+        assert!(!first.is_finished(), "the end came before the blob was verified");
+        assert_eq!((download.written(), download.is_complete()), (300_000, false));
         download.succeed();
         let late = reader();
         for thread in [first, second, late] {
@@ -233,18 +187,9 @@ mod tests {
         let thread = std::thread::spawn(move || waiting.read_to_end(&mut Vec::new()));
         download.fail(interrupted());
         download.succeed();
-        for result in [
-            thread.join().expect("reader"),
-            download.reader().read_to_end(&mut Vec::new()),
-        ] {
-            let error = result
-                .expect_err("failed")
-                .downcast::<Error>()
-                .expect("an Error");
-            assert_eq!(
-                error.to_string(),
-                "reading the tags of host/x: interrupted after 3 bytes"
-            );
+        for result in [thread.join().expect("reader"), download.reader().read_to_end(&mut Vec::new())] {
+            let error = result.expect_err("failed").downcast::<Error>().expect("an Error");
+            assert_eq!(error.to_string(), "reading the tags of host/x: interrupted after 3 bytes");
         }
         assert!(download.failure().is_some() && !download.is_complete());
     }
@@ -254,15 +199,9 @@ mod tests {
         let file = tempfile::tempfile().expect("temporary file");
         file.write_all_at(b"hello", 0).expect("write");
         let mut text = String::new();
-        Download::complete(file.try_clone().expect("clone"), 5)
-            .reader()
-            .read_to_string(&mut text)
-            .expect("read");
+        Download::complete(file.try_clone().expect("clone"), 5).reader().read_to_string(&mut text).expect("read");
         assert_eq!(text, "hello");
-        let cut = Download::complete(file, 9)
-            .reader()
-            .read_to_string(&mut text)
-            .expect_err("cut");
+        let cut = Download::complete(file, 9).reader().read_to_string(&mut text).expect_err("cut");
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -22,112 +22,45 @@ pub enum Error {
     TlsSetup { registry: String, detail: String },
 
     #[error("{operation}: {missing}")]
-    NotFound {
-        operation: Operation,
-        missing: Missing,
-    },
+    NotFound { operation: Operation, missing: Missing },
     #[error("{operation}: authentication required: {detail}; {hint}")]
-    Unauthorized {
-        operation: Operation,
-        detail: String,
-        hint: String,
-    },
+    Unauthorized { operation: Operation, detail: String, hint: String },
     #[error("{operation}: access denied: {detail}; {hint}")]
-    Forbidden {
-        operation: Operation,
-        detail: String,
-        hint: String,
-    },
-    #[error(
-        "{operation}: certificate not accepted: {detail}; give the registry's CA certificate if it has its own"
-    )]
-    Certificate {
-        operation: Operation,
-        detail: String,
-    },
-    #[error(
-        "{operation}: server gave HTTP response to HTTPS client; allow plain HTTP if this registry has no TLS"
-    )]
+    Forbidden { operation: Operation, detail: String, hint: String },
+    #[error("{operation}: certificate not accepted: {detail}; give the registry's CA certificate if it has its own")]
+    Certificate { operation: Operation, detail: String },
+    #[error("{operation}: server gave HTTP response to HTTPS client; allow plain HTTP if this registry has no TLS")]
     NotTls { operation: Operation },
     #[error("{operation}: {detail}")]
-    Unreachable {
-        operation: Operation,
-        detail: String,
-    },
+    Unreachable { operation: Operation, detail: String },
     #[error("{operation}: toomanyrequests: {detail}{}", retry_hint(.retry_after))]
-    RateLimited {
-        operation: Operation,
-        detail: String,
-        retry_after: Option<Duration>,
-    },
+    RateLimited { operation: Operation, detail: String, retry_after: Option<Duration> },
     #[error("{operation}: server error {status}: {detail}")]
-    Server {
-        operation: Operation,
-        status: u16,
-        detail: String,
-        retry_after: Option<Duration>,
-    },
+    Server { operation: Operation, status: u16, detail: String, retry_after: Option<Duration> },
     #[error("{operation}: unexpected status {status}: {detail}")]
-    Status {
-        operation: Operation,
-        status: u16,
-        detail: String,
-    },
+    Status { operation: Operation, status: u16, detail: String },
     #[error("{operation}: redirected to {location}: {detail}")]
-    Redirect {
-        operation: Operation,
-        location: String,
-        detail: &'static str,
-    },
+    Redirect { operation: Operation, location: String, detail: &'static str },
     #[error("{operation}: answer not understood: {detail}")]
-    Malformed {
-        operation: Operation,
-        detail: String,
-    },
+    Malformed { operation: Operation, detail: String },
 
     #[error("{operation}: no image for platform {wanted}; there are: {}", list(.available))]
-    UnknownPlatform {
-        operation: Operation,
-        wanted: String,
-        available: Vec<String>,
-    },
+    UnknownPlatform { operation: Operation, wanted: String, available: Vec<String> },
     #[error("{operation}: unsupported: {detail}")]
-    Unsupported {
-        operation: Operation,
-        detail: String,
-    },
+    Unsupported { operation: Operation, detail: String },
     #[error("{operation}: {what} is {actual}, at most {max} allowed")]
-    Limit {
-        operation: Operation,
-        what: &'static str,
-        actual: u64,
-        max: u64,
-    },
+    Limit { operation: Operation, what: &'static str, actual: u64, max: u64 },
 
-    #[error(
-        "{operation}: error verifying size; got {got}, want {want}; the registry's copy is damaged"
-    )]
-    Size {
-        operation: Operation,
-        got: u64,
-        want: u64,
-    },
+    #[error("{operation}: error verifying size; got {got}, want {want}; the registry's copy is damaged")]
+    Size { operation: Operation, got: u64, want: u64 },
     #[error(
         "{operation}: error verifying sha256 checksum after reading {read} bytes; got \"{got}\", want \"{want}\"; \
          the registry's copy is damaged"
     )]
-    Checksum {
-        operation: Operation,
-        read: u64,
-        got: Box<Digest>,
-        want: Box<Digest>,
-    },
+    Checksum { operation: Operation, read: u64, got: Box<Digest>, want: Box<Digest> },
 
     #[error("{operation}: writing the blob's file: {source}")]
-    Write {
-        operation: Operation,
-        source: Arc<io::Error>,
-    },
+    Write { operation: Operation, source: Arc<io::Error> },
     #[error("{operation}: interrupted after {written} bytes")]
     Interrupted { operation: Operation, written: u64 },
 }
@@ -135,9 +68,7 @@ pub enum Error {
 /// What a 404 was about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    #[error(
-        "manifest unknown: repository name not known to registry, or not visible without credentials"
-    )]
+    #[error("manifest unknown: repository name not known to registry, or not visible without credentials")]
     Repository,
     #[error("manifest unknown: no such tag{}", tags_hint(.tags))]
     Tag {
@@ -188,9 +119,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Reference(_) => Kind::InvalidReference,
-            Self::OtherRegistry { .. } | Self::CaBundle { .. } | Self::TlsSetup { .. } => {
-                Kind::Setup
-            }
+            Self::OtherRegistry { .. } | Self::CaBundle { .. } | Self::TlsSetup { .. } => Kind::Setup,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Unauthorized { .. } => Kind::Unauthorized,
             Self::Forbidden { .. } => Kind::Forbidden,
@@ -211,13 +140,9 @@ impl Error {
     pub fn reaction(&self) -> Reaction {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => {
-                Reaction::Retry {
-                    after: *retry_after,
-                }
+                Reaction::Retry { after: *retry_after }
             }
-            Self::Unreachable { .. } | Self::Write { .. } | Self::Interrupted { .. } => {
-                Reaction::Retry { after: None }
-            }
+            Self::Unreachable { .. } | Self::Write { .. } | Self::Interrupted { .. } => Reaction::Retry { after: None },
             _ => Reaction::Stall,
         }
     }

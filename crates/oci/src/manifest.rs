@@ -88,9 +88,7 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest
     struct Version {
         schema_version: Option<u64>,
     }
-    let version = serde_json::from_slice::<Version>(bytes)
-        .ok()
-        .and_then(|v| v.schema_version);
+    let version = serde_json::from_slice::<Version>(bytes).ok().and_then(|v| v.schema_version);
     let of_header = content_type.and_then(media::document);
     if of_header == Some(Document::SchemaOne) || version == Some(1) {
         return Err(Unusable::Unsupported(
@@ -98,39 +96,19 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest
                 .to_owned(),
         ));
     }
-    let raw: Raw =
-        serde_json::from_slice(bytes).map_err(|error| Unusable::Malformed(error.to_string()))?;
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| Unusable::Malformed(error.to_string()))?;
     if raw.schema_version != Some(2) {
         return Err(Unusable::Malformed("schemaVersion is not 2".to_owned()));
     }
     let of_body = raw.media_type.as_deref().and_then(media::document);
     match (of_header.or(of_body), raw) {
-        (
-            _,
-            Raw {
-                manifests: Some(_),
-                config,
-                layers,
-                ..
-            },
-        ) if config.is_some() || layers.is_some() => Err(Unusable::Malformed(
-            "both an index and a manifest (CVE-2021-41190)".to_owned(),
-        )),
-        (
-            Some(Document::Index) | None,
-            Raw {
-                manifests: Some(entries),
-                ..
-            },
-        ) => Ok(Manifest::Index(entries)),
-        (
-            Some(Document::Manifest) | None,
-            Raw {
-                config: Some(config),
-                layers: Some(layers),
-                ..
-            },
-        ) => image(config, &layers).map(Manifest::Image),
+        (_, Raw { manifests: Some(_), config, layers, .. }) if config.is_some() || layers.is_some() => {
+            Err(Unusable::Malformed("both an index and a manifest (CVE-2021-41190)".to_owned()))
+        }
+        (Some(Document::Index) | None, Raw { manifests: Some(entries), .. }) => Ok(Manifest::Index(entries)),
+        (Some(Document::Manifest) | None, Raw { config: Some(config), layers: Some(layers), .. }) => {
+            image(config, &layers).map(Manifest::Image)
+        }
         (_, Raw { media_type, .. }) => Err(Unusable::Malformed(format!(
             "neither an index nor an image manifest (media type {:?})",
             content_type.or(media_type.as_deref()).unwrap_or_default()
@@ -155,24 +133,14 @@ fn image(config: Descriptor, layers: &[Descriptor]) -> Result<Image, Unusable> {
     }
     let layers = layers.iter().map(|layer| {
         let compression = media::compression(&layer.media_type).map_err(Unusable::Unsupported)?;
-        Ok(Blob {
-            digest: layer.digest,
-            size: layer.size,
-            compression,
-        })
+        Ok(Blob { digest: layer.digest, size: layer.size, compression })
     });
-    Ok(Image {
-        config,
-        layers: layers.collect::<Result<_, _>>()?,
-    })
+    Ok(Image { config, layers: layers.collect::<Result<_, _>>()? })
 }
 
 /// The entry for a platform: the best match, the first among equals. One that names no platform serves when no other
 /// does (its image's config decides). Else the platforms that there are.
-pub(crate) fn choose<'a>(
-    entries: &'a [Entry],
-    wanted: &Platform,
-) -> Result<&'a Entry, Vec<String>> {
+pub(crate) fn choose<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a Entry, Vec<String>> {
     let rank = |entry: &Entry| match &entry.platform {
         Some(platform) => platform.rank(wanted),
         None => Some(0),
@@ -217,12 +185,8 @@ pub(crate) fn config(bytes: &[u8]) -> Result<Config, Unusable> {
         #[serde(default)]
         diff_ids: Option<Vec<Digest>>,
     }
-    let raw: Raw =
-        serde_json::from_slice(bytes).map_err(|error| Unusable::Malformed(error.to_string()))?;
-    Ok(Config {
-        platform: raw.platform,
-        diff_ids: raw.rootfs.diff_ids.unwrap_or_default(),
-    })
+    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| Unusable::Malformed(error.to_string()))?;
+    Ok(Config { platform: raw.platform, diff_ids: raw.rootfs.diff_ids.unwrap_or_default() })
 }
 
 #[cfg(test)]

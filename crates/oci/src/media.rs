@@ -30,10 +30,12 @@ pub(crate) enum Document {
 /// The document that a media type names (parameters are ignored).
 pub(crate) fn document(media_type: &str) -> Option<Document> {
     match essence(media_type) {
-        "application/vnd.oci.image.index.v1+json"
-        | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(Document::Index),
-        "application/vnd.oci.image.manifest.v1+json"
-        | "application/vnd.docker.distribution.manifest.v2+json" => Some(Document::Manifest),
+        "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
+            Some(Document::Index)
+        }
+        "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
+            Some(Document::Manifest)
+        }
         "application/vnd.docker.distribution.manifest.v1+json"
         | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Some(Document::SchemaOne),
         _ => None,
@@ -45,11 +47,7 @@ fn essence(media_type: &str) -> &str {
 }
 
 pub(crate) fn is_image_config(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        "application/vnd.oci.image.config.v1+json"
-            | "application/vnd.docker.container.image.v1+json"
-    )
+    matches!(media_type, "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json")
 }
 
 /// How a layer is compressed, or why it cannot be read. Foreign (nondistributable) layers are as any others: whether
@@ -68,9 +66,9 @@ pub(crate) fn compression(media_type: &str) -> Result<Compression, String> {
         | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
         | "application/vnd.docker.image.rootfs.diff.tar.zstd"
         | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Ok(Compression::Zstd),
-        encrypted if encrypted.ends_with("+encrypted") => Err(format!(
-            "encrypted layer (media type {encrypted:?}); push the image without encryption"
-        )),
+        encrypted if encrypted.ends_with("+encrypted") => {
+            Err(format!("encrypted layer (media type {encrypted:?}); push the image without encryption"))
+        }
         unknown => Err(format!("layer of media type {unknown:?}")),
     }
 }
@@ -84,20 +82,14 @@ mod tests {
         let check = |media_type: &str, expect: Option<Compression>| {
             assert_eq!(compression(media_type).ok(), expect, "{media_type}");
         };
-        for prefix in [
-            "application/vnd.oci.image.layer.v1",
-            "application/vnd.oci.image.layer.nondistributable.v1",
-        ] {
+        for prefix in ["application/vnd.oci.image.layer.v1", "application/vnd.oci.image.layer.nondistributable.v1"] {
             check(&format!("{prefix}.tar"), Some(Compression::None));
             check(&format!("{prefix}.tar+gzip"), Some(Compression::Gzip));
             check(&format!("{prefix}.tar+zstd"), Some(Compression::Zstd));
             check(&format!("{prefix}.tar+gzip+encrypted"), None);
             check(&format!("{prefix}.tar+xz"), None);
         }
-        for prefix in [
-            "application/vnd.docker.image.rootfs.diff",
-            "application/vnd.docker.image.rootfs.foreign.diff",
-        ] {
+        for prefix in ["application/vnd.docker.image.rootfs.diff", "application/vnd.docker.image.rootfs.foreign.diff"] {
             check(&format!("{prefix}.tar"), Some(Compression::None));
             check(&format!("{prefix}.tar.gzip"), Some(Compression::Gzip));
             check(&format!("{prefix}.tar.zstd"), Some(Compression::Zstd));
@@ -111,10 +103,7 @@ mod tests {
         for accepted in ACCEPT_MANIFEST.split(", ") {
             assert!(document(accepted).is_some(), "{accepted}");
         }
-        assert_eq!(
-            document("application/vnd.oci.image.index.v1+json; charset=utf-8"),
-            Some(Document::Index)
-        );
+        assert_eq!(document("application/vnd.oci.image.index.v1+json; charset=utf-8"), Some(Document::Index));
         assert_eq!(document("text/html"), None);
     }
 }

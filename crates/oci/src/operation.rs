@@ -22,10 +22,7 @@ pub enum Operation {
 
 impl Operation {
     pub(crate) fn manifest(reference: &ImageRef) -> Self {
-        Self::Manifest {
-            selector: reference.selector(),
-            name: name(reference),
-        }
+        Self::Manifest { selector: reference.selector(), name: name(reference) }
     }
 }
 

@@ -95,17 +95,12 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let parts: Vec<_> = text.split('/').collect();
         let word = |part: &&str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
         };
         match (parts.as_slice(), parts.iter().all(word)) {
             ([os, architecture], true) => Ok(Self::new(os, architecture, None)),
             ([os, architecture, variant], true) => Ok(Self::new(os, architecture, Some(variant))),
-            _ => Err(InvalidPlatform {
-                value: text.to_owned(),
-            }),
+            _ => Err(InvalidPlatform { value: text.to_owned() }),
         }
     }
 }
@@ -118,11 +113,7 @@ mod tests {
     fn ranks() {
         let check = |have: &str, wanted: &str, expect: Option<u8>| {
             let platform = |text: &str| text.parse::<Platform>().expect(text);
-            assert_eq!(
-                platform(have).rank(&platform(wanted)),
-                expect,
-                "{have} for {wanted}"
-            );
+            assert_eq!(platform(have).rank(&platform(wanted)), expect, "{have} for {wanted}");
         };
         check("linux/amd64", "linux/amd64", Some(2));
         check("linux/amd64", "linux/x86_64", Some(2));

@@ -24,10 +24,7 @@ pub(crate) struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self {
-            failures: 0,
-            since: Instant::now(),
-        }
+        Self { failures: 0, since: Instant::now() }
     }
 }
 
@@ -35,12 +32,7 @@ impl Attempts {
     /// Waits before the next try, or gives the error back when there is to be none.
     pub(crate) async fn pause(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
-        let Some(pause) = pause(
-            self.failures,
-            self.since.elapsed(),
-            error.reaction(),
-            jitter(),
-        ) else {
+        let Some(pause) = pause(self.failures, self.since.elapsed(), error.reaction(), jitter()) else {
             return Err(error);
         };
         tracing::debug!(%error, failures = self.failures, ?pause, "trying again");
@@ -67,9 +59,7 @@ fn pause(failures: u32, elapsed: Duration, reaction: Reaction, jitter: f64) -> O
     if after.is_none() && elapsed >= PATIENCE {
         return None;
     }
-    let full = FIRST_PAUSE
-        .saturating_mul(1 << (failures - 1))
-        .min(LONGEST_PAUSE);
+    let full = FIRST_PAUSE.saturating_mul(1 << (failures - 1)).min(LONGEST_PAUSE);
     let jittered = full.mul_f64(0.5 + jitter / 2.0);
     Some(after.map_or(jittered, |after| after + FIRST_PAUSE.mul_f64(jitter)))
 }
@@ -86,17 +76,11 @@ mod tests {
 
     #[test]
     fn pauses() {
-        let retry = |after: Option<u64>| Reaction::Retry {
-            after: after.map(Duration::from_secs),
-        };
+        let retry = |after: Option<u64>| Reaction::Retry { after: after.map(Duration::from_secs) };
         let check = |failures, seconds, reaction, jitter, expect: Option<u64>| {
             let expect = expect.map(Duration::from_millis);
             let elapsed = Duration::from_secs(seconds);
-            assert_eq!(
-                pause(failures, elapsed, reaction, jitter),
-                expect,
-                "{failures} {seconds} {reaction:?}"
-            );
+            assert_eq!(pause(failures, elapsed, reaction, jitter), expect, "{failures} {seconds} {reaction:?}");
         };
         check(1, 0, retry(None), 1.0, Some(400));
         check(1, 0, retry(None), 0.0, Some(200));

@@ -41,10 +41,7 @@ pub struct Credentials {
 
 impl Credentials {
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
-        Self {
-            username: username.into(),
-            password: Secret::new(password),
-        }
+        Self { username: username.into(), password: Secret::new(password) }
     }
 
     /// The value of an `Authorization` header (RFC 7617).
@@ -61,19 +58,13 @@ mod tests {
     #[test]
     fn basic_is_rfc_7617s_example() {
         let credentials = Credentials::new("Aladdin", "open sesame");
-        assert_eq!(
-            credentials.basic().expose(),
-            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
-        );
+        assert_eq!(credentials.basic().expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     }
 
     #[test]
     fn a_secret_is_not_printed() {
         let credentials = Credentials::new("ci", "hunter2");
-        assert_eq!(
-            format!("{credentials:?}"),
-            r#"Credentials { username: "ci", password: *** }"#
-        );
+        assert_eq!(format!("{credentials:?}"), r#"Credentials { username: "ci", password: *** }"#);
         assert_eq!(format!("{:#?}", credentials.password), "***");
     }
 }

@@ -26,18 +26,13 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::TlsSetup {
-                registry: registry.to_owned(),
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: error.to_string() })?;
         let mut config = match self.insecure_skip_verify {
             true => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth(),
-            false => builder
-                .with_root_certificates(self.roots(registry)?)
-                .with_no_client_auth(),
+            false => builder.with_root_certificates(self.roots(registry)?).with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -51,16 +46,11 @@ impl Tls {
         let Some(bundle) = &self.ca_bundle else {
             return Ok(roots);
         };
-        let bad = |detail: String| Error::CaBundle {
-            registry: registry.to_owned(),
-            detail,
-        };
+        let bad = |detail: String| Error::CaBundle { registry: registry.to_owned(), detail };
         let mut count = 0;
         for certificate in CertificateDer::pem_slice_iter(bundle) {
             let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| bad(error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
             count += 1;
         }
         match count {
@@ -92,12 +82,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -106,12 +91,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -126,31 +106,15 @@ mod tests {
     #[test]
     fn bundles() {
         let check = |bundle: &str, expect: &str| {
-            let tls = Tls {
-                ca_bundle: Some(bundle.into()),
-                ..Tls::default()
-            };
+            let tls = Tls { ca_bundle: Some(bundle.into()), ..Tls::default() };
             let error = tls.client_config("host").expect_err(bundle).to_string();
-            assert!(
-                error.starts_with("reading the CA bundle of host: ") && error.contains(expect),
-                "{error}"
-            );
+            assert!(error.starts_with("reading the CA bundle of host: ") && error.contains(expect), "{error}");
         };
         check("", "holds no certificate");
         check("not PEM", "holds no certificate");
-        check(
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "",
-        );
+        check("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "");
         check("-----BEGIN CERTIFICATE-----\nAAAA\n", "");
         assert!(Tls::default().client_config("host").is_ok());
-        assert!(
-            Tls {
-                insecure_skip_verify: true,
-                ..Tls::default()
-            }
-            .client_config("host")
-            .is_ok()
-        );
+        assert!(Tls { insecure_skip_verify: true, ..Tls::default() }.client_config("host").is_ok());
     }
 }

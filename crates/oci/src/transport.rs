@@ -6,9 +6,7 @@
 
 use crate::answer::{MAX_ERROR_BODY, Refusal, one_line};
 use crate::{Error, Operation, Secret, Tls};
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use std::error::Error as _;
 use std::io;
@@ -45,19 +43,12 @@ impl Transport {
             .read_timeout(IDLE_TIMEOUT)
             .user_agent(concat!("siforge/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| Error::TlsSetup {
-                registry: registry.to_owned(),
-                detail: root_cause(&error),
-            })?;
+            .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: root_cause(&error) })?;
         Ok(Self { http })
     }
 
     /// The answer at the end of the redirects, whatever its status.
-    pub(crate) async fn get(
-        &self,
-        get: &Get,
-        authorization: Option<&Secret>,
-    ) -> Result<Response, Error> {
+    pub(crate) async fn get(&self, get: &Get, authorization: Option<&Secret>) -> Result<Response, Error> {
         let mut url = get.url.clone();
         let mut authorization = authorization;
         for _ in 0..=MAX_REDIRECTS {
@@ -73,12 +64,7 @@ impl Transport {
         Err(redirect(get, &url, "more than 10 redirects"))
     }
 
-    async fn send(
-        &self,
-        get: &Get,
-        url: &Url,
-        authorization: Option<&Secret>,
-    ) -> Result<Response, Error> {
+    async fn send(&self, get: &Get, url: &Url, authorization: Option<&Secret>) -> Result<Response, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(get.accept));
         if get.from > 0 {
@@ -87,11 +73,10 @@ impl Transport {
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         if let Some(authorization) = authorization {
-            let mut value =
-                HeaderValue::try_from(authorization.expose()).map_err(|_| Error::Malformed {
-                    operation: get.operation.clone(),
-                    detail: "the token has characters that no header can hold".to_owned(),
-                })?;
+            let mut value = HeaderValue::try_from(authorization.expose()).map_err(|_| Error::Malformed {
+                operation: get.operation.clone(),
+                detail: "the token has characters that no header can hold".to_owned(),
+            })?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
@@ -105,14 +90,9 @@ fn next_location(get: &Get, url: &Url, response: &Response) -> Result<Option<Url
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let location = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok());
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let location = location.ok_or_else(|| redirect(get, url, "no readable Location header"))?;
-    let mut next = url
-        .join(location)
-        .map_err(|_| redirect(get, url, "its Location is no URL"))?;
+    let mut next = url.join(location).map_err(|_| redirect(get, url, "its Location is no URL"))?;
     // The HTTP library would make an Authorization header of these.
     if next.set_username("").is_err() || next.set_password(None).is_err() {
         return Err(redirect(get, &next, "not an HTTP URL"));
@@ -125,11 +105,7 @@ fn next_location(get: &Get, url: &Url, response: &Response) -> Result<Option<Url
 }
 
 fn redirect(get: &Get, location: &Url, detail: &'static str) -> Error {
-    Error::Redirect {
-        operation: get.operation.clone(),
-        location: without_query(location),
-        detail,
-    }
+    Error::Redirect { operation: get.operation.clone(), location: without_query(location), detail }
 }
 
 /// A URL for people: its query may hold a signature that opens the blob.
@@ -148,21 +124,12 @@ pub(crate) async fn body(
     max: u64,
 ) -> Result<Vec<u8>, Error> {
     let url = response.url().clone();
-    let limit = |actual| Error::Limit {
-        operation: operation.clone(),
-        what,
-        actual,
-        max,
-    };
+    let limit = |actual| Error::Limit { operation: operation.clone(), what, actual, max };
     if let Some(length) = response.content_length().filter(|length| *length > max) {
         return Err(limit(length));
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| broken(operation, &error, &url))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(operation, &error, &url))? {
         let length = (bytes.len() + chunk.len()) as u64;
         if length > max {
             return Err(limit(length));
@@ -173,18 +140,9 @@ pub(crate) async fn body(
 }
 
 /// The error that an answer without success stands for.
-pub(crate) async fn refusal(
-    operation: Operation,
-    mut response: Response,
-    hint: String,
-    secrets: &[&str],
-) -> Error {
+pub(crate) async fn refusal(operation: Operation, mut response: Response, hint: String, secrets: &[&str]) -> Error {
     let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|v| v.to_str().ok())
-        .map(str::to_owned);
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let mut bytes = Vec::new();
     // What cannot be read of an explanation is left out: the status is what counts.
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -199,15 +157,7 @@ pub(crate) async fn refusal(
         status if status == StatusCode::OK => 204,
         status => status.as_u16(),
     };
-    Refusal {
-        operation,
-        status,
-        retry_after: retry_after.as_deref(),
-        body: &bytes,
-        hint,
-        secrets,
-    }
-    .into_error()
+    Refusal { operation, status, retry_after: retry_after.as_deref(), body: &bytes, hint, secrets }.into_error()
 }
 
 /// A request or body that broke: certificate, other protocol, or the network.
@@ -216,10 +166,7 @@ pub(crate) fn broken(operation: &Operation, error: &reqwest::Error, url: &Url) -
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(certificate)) => {
             let detail = one_line(&certificate.to_string(), &[]);
-            return Error::Certificate {
-                operation,
-                detail: format!("x509: {detail}"),
-            };
+            return Error::Certificate { operation, detail: format!("x509: {detail}") };
         }
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             return Error::NotTls { operation };
@@ -230,28 +177,19 @@ pub(crate) fn broken(operation: &Operation, error: &reqwest::Error, url: &Url) -
     let port = url.port_or_known_default().unwrap_or_default();
     let cause = one_line(&root_cause(error), &[]);
     let detail = match (error.is_connect(), error.is_timeout()) {
-        (true, true) => format!(
-            "dial tcp {host}:{port}: i/o timeout after {} s",
-            CONNECT_TIMEOUT.as_secs()
-        ),
+        (true, true) => format!("dial tcp {host}:{port}: i/o timeout after {} s", CONNECT_TIMEOUT.as_secs()),
         (true, false) if is_refused(error) => {
             format!("dial tcp {host}:{port}: connect: connection refused")
         }
         (true, false) => format!("dial tcp {host}:{port}: {cause}"),
-        (false, true) => format!(
-            "no data from {host}:{port} for {} s",
-            IDLE_TIMEOUT.as_secs()
-        ),
+        (false, true) => format!("no data from {host}:{port} for {} s", IDLE_TIMEOUT.as_secs()),
         (false, false) => format!("connection to {host}:{port} broke: {cause}"),
     };
     let hint = match error.is_connect() {
         true => "; is the address right, and does the registry run?",
         false => "",
     };
-    Error::Unreachable {
-        operation,
-        detail: detail + hint,
-    }
+    Error::Unreachable { operation, detail: detail + hint }
 }
 
 type Cause<'a> = &'a (dyn std::error::Error + 'static);
@@ -268,10 +206,7 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = Cause<'_>> {
 
 /// An `io::Error` hides what it was made from: its `source` is that one's source.
 fn beneath(cause: Cause<'_>) -> Option<Cause<'_>> {
-    match cause
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
+    match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
         None => cause.source(),
     }

@@ -11,10 +11,7 @@ impl Client {
     /// not read.
     pub async fn has_blob(&self, reference: &ImageRef, layer: &Layer) -> Result<bool, Error> {
         self.check(reference)?;
-        let operation = Operation::Blob {
-            digest: layer.digest.to_string(),
-            name: name(reference),
-        };
+        let operation = Operation::Blob { digest: layer.digest.to_string(), name: name(reference) };
         let get = Get {
             url: self.url(reference, "blobs", &layer.digest.to_string())?,
             operation: operation.clone(),

@@ -34,9 +34,7 @@ impl Digest {
 
     /// The digest whose 64 lower-case hex digits are `hex` (without `sha256:`).
     pub fn from_hex(hex: &str) -> Result<Self, ParseError> {
-        parse_hex(hex).map(Self).ok_or_else(|| ParseError::Digest {
-            value: hex.to_owned(),
-        })
+        parse_hex(hex).map(Self).ok_or_else(|| ParseError::Digest { value: hex.to_owned() })
     }
 }
 
@@ -64,14 +62,10 @@ impl FromStr for Digest {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let invalid = || ParseError::Digest {
-            value: text.to_owned(),
-        };
+        let invalid = || ParseError::Digest { value: text.to_owned() };
         let (algorithm, hex) = text.split_once(':').ok_or_else(invalid)?;
         if algorithm != "sha256" {
-            return Err(ParseError::DigestAlgorithm {
-                value: text.to_owned(),
-            });
+            return Err(ParseError::DigestAlgorithm { value: text.to_owned() });
         }
         parse_hex(hex).map(Self).ok_or_else(invalid)
     }

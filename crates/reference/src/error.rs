@@ -4,9 +4,7 @@
 /// people search for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error(
-        "invalid reference: it is empty; write docker://repository:tag, namespace/name or a path"
-    )]
+    #[error("invalid reference: it is empty; write docker://repository:tag, namespace/name or a path")]
     Empty,
     #[error(
         "invalid reference: it is {length} bytes long, at most {max} are allowed",
@@ -23,9 +21,7 @@ pub enum ParseError {
 
     #[error("invalid reference format: {value:?}; expected [registry/]repository[:tag][@sha256:…]")]
     Image { value: String },
-    #[error(
-        "invalid reference format: repository name must be lowercase: {repository:?} in {value:?}"
-    )]
+    #[error("invalid reference format: repository name must be lowercase: {repository:?} in {value:?}")]
     Uppercase { value: String, repository: String },
     #[error(
         "invalid repository name ({value}), cannot specify 64-byte hexadecimal strings; \
@@ -51,14 +47,7 @@ pub enum ParseError {
     Bare { value: String },
 
     #[error("unsupported transport type: {transport} (in {value:?}); {instead}")]
-    Transport {
-        transport: String,
-        value: String,
-        instead: &'static str,
-    },
+    Transport { transport: String, value: String, instead: &'static str },
     #[error("{transport}: needs a path: {transport}:path[:name], got {value:?}")]
-    NoPath {
-        transport: &'static str,
-        value: String,
-    },
+    NoPath { transport: &'static str, value: String },
 }

@@ -60,10 +60,7 @@ impl ImageRef {
         short
             .filter(|_| self.registry == HUB)
             .find(|short| split_domain(short) == (HUB, self.repository.clone()))
-            .map_or_else(
-                || format!("{}/{}", self.registry, self.repository),
-                str::to_owned,
-            )
+            .map_or_else(|| format!("{}/{}", self.registry, self.repository), str::to_owned)
     }
 
     /// `name[:tag][@digest]` with the name as [`canonical`](Self::canonical) gives it.
@@ -73,11 +70,7 @@ impl ImageRef {
 
     /// The same repository at `digest`, without a tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self {
-            tag: None,
-            digest: Some(digest),
-            ..self.clone()
-        }
+        Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
     /// The tag or digest that names the manifest to a registry: the digest when there is one.
@@ -92,11 +85,7 @@ impl ImageRef {
 
     /// The name that `pull` gives its file: `tiny_latest.sif`, `tiny@sha256_<hex>.sif`.
     pub fn sif_file_name(&self) -> String {
-        let name = self
-            .repository
-            .rsplit('/')
-            .next()
-            .unwrap_or(&self.repository);
+        let name = self.repository.rsplit('/').next().unwrap_or(&self.repository);
         format!("{name}{}.sif", Suffix(self)).replace(':', "_")
     }
 }
@@ -133,22 +122,15 @@ impl FromStr for ImageRef {
             return Err(ParseError::TooLong { length: text.len() });
         }
         if text.len() == 64 && Digest::from_hex(text).is_ok() {
-            return Err(ParseError::Identifier {
-                value: text.to_owned(),
-            });
+            return Err(ParseError::Identifier { value: text.to_owned() });
         }
         let (registry, remainder) = split_domain(text);
         let repository = remainder.split([':', '@']).next().unwrap_or_default();
         if repository.chars().any(char::is_uppercase) {
-            return Err(ParseError::Uppercase {
-                value: text.to_owned(),
-                repository: repository.to_owned(),
-            });
+            return Err(ParseError::Uppercase { value: text.to_owned(), repository: repository.to_owned() });
         }
 
-        let invalid = || ParseError::Image {
-            value: text.to_owned(),
-        };
+        let invalid = || ParseError::Image { value: text.to_owned() };
         let (named, digest) = match remainder.split_once('@') {
             Some((named, digest)) => (named, Some(digest.parse::<Digest>()?)),
             None => (remainder.as_str(), None),
@@ -157,16 +139,11 @@ impl FromStr for ImageRef {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (named, None),
         };
-        if !is_domain(registry)
-            || !repository.split('/').all(is_component)
-            || !tag.is_none_or(is_tag)
-        {
+        if !is_domain(registry) || !repository.split('/').all(is_component) || !tag.is_none_or(is_tag) {
             return Err(invalid());
         }
         if repository.len() > MAX_REPOSITORY {
-            return Err(ParseError::RepositoryTooLong {
-                repository: repository.to_owned(),
-            });
+            return Err(ParseError::RepositoryTooLong { repository: repository.to_owned() });
         }
         let tag = match (tag, digest) {
             (None, None) => Some("latest"),
@@ -188,9 +165,7 @@ fn split_domain(text: &str) -> (&str, String) {
         Some((OLD_HUB, rest)) => (HUB, rest),
         // An upper-case first part cannot be a repository's, so it must be a host.
         Some((first, rest))
-            if first == "localhost"
-                || first.contains(['.', ':'])
-                || first.chars().any(char::is_uppercase) =>
+            if first == "localhost" || first.contains(['.', ':']) || first.chars().any(char::is_uppercase) =>
         {
             (first, rest)
         }
@@ -211,13 +186,8 @@ fn is_domain(text: &str) -> bool {
         Some(digits) => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()),
         None => port.is_empty(),
     };
-    let host_is_valid = match host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        Some(address) => {
-            !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
-        }
+    let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'),
         None => host.split('.').all(is_label),
     };
     host_is_valid && port_is_valid
@@ -226,11 +196,7 @@ fn is_domain(text: &str) -> bool {
 fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     let alnum = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    alnum(bytes.first())
-        && alnum(bytes.last())
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    alnum(bytes.first()) && alnum(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
 }
 
 /// A path component: runs of lower-case letters and digits with one separator (`.`, `_`, `__`, any number of `-`)
@@ -244,9 +210,7 @@ fn is_component(text: &str) -> bool {
     bytes
         .split(|b| is_word(*b))
         .filter(|separator| !separator.is_empty())
-        .all(|separator| {
-            matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
-        })
+        .all(|separator| matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
 }
 
 fn is_tag(text: &str) -> bool {
@@ -254,7 +218,5 @@ fn is_tag(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() <= MAX_TAG
         && bytes.first().copied().is_some_and(is_word)
-        && bytes
-            .iter()
-            .all(|b| is_word(*b) || matches!(b, b'.' | b'-'))
+        && bytes.iter().all(|b| is_word(*b) || matches!(b, b'.' | b'-'))
 }

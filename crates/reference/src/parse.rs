@@ -30,20 +30,11 @@ pub enum Reference {
     /// A path to a .sif file or a directory.
     Path(PathBuf),
     /// `oci:path[:selector]`: an OCI image layout's folder; the selector is a name in its index.
-    OciLayout {
-        path: PathBuf,
-        selector: Option<String>,
-    },
+    OciLayout { path: PathBuf, selector: Option<String> },
     /// `oci-archive:path[:selector]`: the same as a tar.
-    OciArchive {
-        path: PathBuf,
-        selector: Option<String>,
-    },
+    OciArchive { path: PathBuf, selector: Option<String> },
     /// `docker-archive:path[:selector]`: what `docker save` writes.
-    DockerArchive {
-        path: PathBuf,
-        selector: Option<String>,
-    },
+    DockerArchive { path: PathBuf, selector: Option<String> },
     /// `docker-daemon:name:tag`: an image of the local Docker engine.
     DockerDaemon(String),
 }
@@ -66,8 +57,7 @@ impl Reference {
                 // Without the slashes a file may be meant, or a name with a tag.
                 Err(ParseError::Transport { .. })
                     if !rest.starts_with("//")
-                        && (!WITH_SLASHES.contains(&scheme)
-                            || (context.exists)(Path::new(text))) =>
+                        && (!WITH_SLASHES.contains(&scheme) || (context.exists)(Path::new(text))) =>
                 {
                     without_scheme(text, context)
                 }
@@ -89,100 +79,73 @@ fn scheme(text: &str) -> Option<(&str, &str)> {
 }
 
 fn is_explicit_path(text: &str) -> bool {
-    matches!(text, "." | "..")
-        || ["/", "./", "../"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
+    matches!(text, "." | "..") || ["/", "./", "../"].iter().any(|prefix| text.starts_with(prefix))
 }
 
 fn path(text: &str) -> Result<Reference, ParseError> {
     match text.contains('\0') {
-        true => Err(ParseError::Unprintable {
-            value: text.to_owned(),
-        }),
+        true => Err(ParseError::Unprintable { value: text.to_owned() }),
         false => Ok(Reference::Path(PathBuf::from(text))),
     }
 }
 
 fn with_scheme(text: &str, scheme: &str, rest: &str) -> Result<Reference, ParseError> {
-    let unsupported = |instead| {
-        Err(ParseError::Transport {
-            transport: scheme.to_owned(),
-            value: text.to_owned(),
-            instead,
-        })
-    };
+    let unsupported =
+        |instead| Err(ParseError::Transport { transport: scheme.to_owned(), value: text.to_owned(), instead });
     match (scheme, rest.strip_prefix("//")) {
         ("docker", Some(image)) => image.parse().map(Reference::Docker),
         ("oras", Some(image)) => image.parse().map(Reference::Oras),
         ("sif", Some(name)) => name.parse().map(Reference::Store),
         ("docker-daemon", slashes) => match slashes.unwrap_or(rest) {
-            "" => Err(ParseError::NoPath {
-                transport: "docker-daemon",
-                value: text.to_owned(),
-            }),
+            "" => Err(ParseError::NoPath { transport: "docker-daemon", value: text.to_owned() }),
             name => Ok(Reference::DockerDaemon(name.to_owned())),
         },
-        ("oci", _) => archive("oci", text, rest)
-            .map(|(path, selector)| Reference::OciLayout { path, selector }),
-        ("oci-archive", _) => archive("oci-archive", text, rest)
-            .map(|(path, selector)| Reference::OciArchive { path, selector }),
-        ("docker-archive", _) => archive("docker-archive", text, rest)
-            .map(|(path, selector)| Reference::DockerArchive { path, selector }),
+        ("oci", _) => archive("oci", text, rest).map(|(path, selector)| Reference::OciLayout { path, selector }),
+        ("oci-archive", _) => {
+            archive("oci-archive", text, rest).map(|(path, selector)| Reference::OciArchive { path, selector })
+        }
+        ("docker-archive", _) => {
+            archive("docker-archive", text, rest).map(|(path, selector)| Reference::DockerArchive { path, selector })
+        }
         ("docker" | "oras" | "sif", None) => unsupported("write two slashes after the colon"),
         ("library", _) => unsupported(
             "the Sylabs library is not read; use docker://… or oras://…, or pull the .sif and give its path",
         ),
         ("shub", _) => unsupported("Singularity Hub has closed; use docker://… or oras://…"),
-        ("http" | "https", _) => unsupported(
-            "download the .sif and give its path; for a registry write docker://host/repository",
-        ),
-        _ => unsupported(
-            "use docker://, oras://, sif://, oci:, oci-archive:, docker-archive:, docker-daemon: or a path",
-        ),
+        ("http" | "https", _) => {
+            unsupported("download the .sif and give its path; for a registry write docker://host/repository")
+        }
+        _ => {
+            unsupported("use docker://, oras://, sif://, oci:, oci-archive:, docker-archive:, docker-daemon: or a path")
+        }
     }
 }
 
 /// `path[:selector]`: the first colon ends the path, as in containers/image.
-fn archive(
-    transport: &'static str,
-    text: &str,
-    rest: &str,
-) -> Result<(PathBuf, Option<String>), ParseError> {
+fn archive(transport: &'static str, text: &str, rest: &str) -> Result<(PathBuf, Option<String>), ParseError> {
     let (path, selector) = match rest.split_once(':') {
         Some((path, selector)) => (path, Some(selector)),
         None => (rest, None),
     };
     if path.is_empty() || selector.is_some_and(str::is_empty) {
-        return Err(ParseError::NoPath {
-            transport,
-            value: text.to_owned(),
-        });
+        return Err(ParseError::NoPath { transport, value: text.to_owned() });
     }
     if text.contains('\0') {
-        return Err(ParseError::Unprintable {
-            value: text.to_owned(),
-        });
+        return Err(ParseError::Unprintable { value: text.to_owned() });
     }
     Ok((PathBuf::from(path), selector.map(str::to_owned)))
 }
 
 fn without_scheme(text: &str, context: &Context<'_>) -> Result<Reference, ParseError> {
     if text.contains(|c: char| c.is_control()) {
-        return Err(ParseError::Unprintable {
-            value: text.to_owned(),
-        });
+        return Err(ParseError::Unprintable { value: text.to_owned() });
     }
     // Explicitly relative from here on, so that it stays a path wherever it is printed and read again.
     let relative = || path(&format!("./{text}"));
     if (context.exists)(Path::new(text)) {
         return relative();
     }
-    let with_namespace = match text
-        .split('@')
-        .next()
-        .is_some_and(|name| name.contains('/'))
-    {
+    let with_namespace = match text.split('@').next().is_some_and(|name| name.contains('/')) {
         true => text.to_owned(),
         false => format!("{}/{text}", context.default_namespace),
     };
@@ -191,9 +154,7 @@ fn without_scheme(text: &str, context: &Context<'_>) -> Result<Reference, ParseE
         Ok(StoreRef { digest: None, .. }) if text.ends_with(".sif") => relative(),
         Ok(store) => Ok(Reference::Store(store)),
         Err(ParseError::Store { .. }) if text.ends_with(".sif") => relative(),
-        Err(ParseError::Store { .. }) => Err(ParseError::Bare {
-            value: text.to_owned(),
-        }),
+        Err(ParseError::Store { .. }) => Err(ParseError::Bare { value: text.to_owned() }),
         Err(error) => Err(error),
     }
 }
@@ -209,23 +170,14 @@ impl fmt::Display for Reference {
             }
             Self::Path(path) => path.display().fmt(f),
             Self::OciLayout { path, selector } => located(f, "oci", path, selector.as_deref()),
-            Self::OciArchive { path, selector } => {
-                located(f, "oci-archive", path, selector.as_deref())
-            }
-            Self::DockerArchive { path, selector } => {
-                located(f, "docker-archive", path, selector.as_deref())
-            }
+            Self::OciArchive { path, selector } => located(f, "oci-archive", path, selector.as_deref()),
+            Self::DockerArchive { path, selector } => located(f, "docker-archive", path, selector.as_deref()),
             Self::DockerDaemon(name) => write!(f, "docker-daemon:{name}"),
         }
     }
 }
 
-fn located(
-    f: &mut fmt::Formatter<'_>,
-    transport: &str,
-    path: &Path,
-    selector: Option<&str>,
-) -> fmt::Result {
+fn located(f: &mut fmt::Formatter<'_>, transport: &str, path: &Path, selector: Option<&str>) -> fmt::Result {
     write!(f, "{transport}:{}", path.display())?;
     match selector {
         Some(selector) => write!(f, ":{selector}"),

@@ -26,14 +26,8 @@ impl StoreRef {
             && name.len() <= MAX_NAME
             && name.split('.').all(is_label);
         match valid {
-            true => Ok(Self {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                digest,
-            }),
-            false => Err(ParseError::Store {
-                value: format!("{namespace}/{name}"),
-            }),
+            true => Ok(Self { namespace: namespace.to_owned(), name: name.to_owned(), digest }),
+            false => Err(ParseError::Store { value: format!("{namespace}/{name}") }),
         }
     }
 }
@@ -41,18 +35,14 @@ impl StoreRef {
 fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    bytes.first().is_some_and(alnum)
-        && bytes.last().is_some_and(alnum)
-        && bytes.iter().all(|b| alnum(b) || *b == b'-')
+    bytes.first().is_some_and(alnum) && bytes.last().is_some_and(alnum) && bytes.iter().all(|b| alnum(b) || *b == b'-')
 }
 
 impl FromStr for StoreRef {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let invalid = || ParseError::Store {
-            value: text.to_owned(),
-        };
+        let invalid = || ParseError::Store { value: text.to_owned() };
         let plain = text.strip_prefix("sif://").unwrap_or(text);
         let (path, digest) = match plain.split_once('@') {
             Some((path, digest)) => (path, Some(digest.parse()?)),

@@ -15,21 +15,10 @@ fn hex(text: &str) -> String {
 #[track_caller]
 fn image(text: &str, expect: &str) {
     let text = hex(text);
-    let parsed: ImageRef = text
-        .parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"));
+    let parsed: ImageRef = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
     assert_eq!(parsed.to_string(), hex(expect), "{text}");
-    assert_eq!(
-        parsed.to_string().parse(),
-        Ok(parsed.clone()),
-        "{text} is printed as {parsed}"
-    );
-    assert_eq!(
-        parsed.familiar().parse(),
-        Ok(parsed.clone()),
-        "{text} is shortened to {}",
-        parsed.familiar()
-    );
+    assert_eq!(parsed.to_string().parse(), Ok(parsed.clone()), "{text} is printed as {parsed}");
+    assert_eq!(parsed.familiar().parse(), Ok(parsed.clone()), "{text} is shortened to {}", parsed.familiar());
 }
 
 #[track_caller]
@@ -37,10 +26,7 @@ fn no_image(text: &str, expect: &str) {
     let text = hex(text);
     match text.parse::<ImageRef>() {
         Ok(parsed) => panic!("{text:?} was read as {parsed}"),
-        Err(error) => assert!(
-            error.to_string().contains(&hex(expect)),
-            "{text:?}: {error}"
-        ),
+        Err(error) => assert!(error.to_string().contains(&hex(expect)), "{text:?}: {error}"),
     }
 }
 
@@ -51,10 +37,7 @@ fn image_names_are_completed() {
     image("godlovedc/lolcow", "docker.io/godlovedc/lolcow:latest");
     image("a/b/c", "docker.io/a/b/c:latest");
     image("docker.io/lolcow", "docker.io/library/lolcow:latest");
-    image(
-        "docker.io/library/lolcow",
-        "docker.io/library/lolcow:latest",
-    );
+    image("docker.io/library/lolcow", "docker.io/library/lolcow:latest");
     image("docker.io/library/a/b", "docker.io/library/a/b:latest");
     image("index.docker.io/lolcow", "docker.io/library/lolcow:latest");
     image("localhost/x", "localhost/x:latest");
@@ -77,23 +60,14 @@ fn tag_and_digest() {
     image("x@sha256:HEX", "docker.io/library/x@sha256:HEX");
     image("x:t@sha256:HEX", "docker.io/library/x:t@sha256:HEX");
     image("host:5000/a/x:t@sha256:HEX", "host:5000/a/x:t@sha256:HEX");
-    image(
-        &format!("x:{}", "t".repeat(128)),
-        &format!("docker.io/library/x:{}", "t".repeat(128)),
-    );
+    image(&format!("x:{}", "t".repeat(128)), &format!("docker.io/library/x:{}", "t".repeat(128)));
     image("x:_t.-", "docker.io/library/x:_t.-");
     no_image("x@sha256:abc", "invalid digest \"sha256:abc\"");
     no_image("x@", "invalid digest");
-    no_image(
-        &format!("x@sha256:{}", HEX.to_uppercase()),
-        "64 lower-case hex digits",
-    );
+    no_image(&format!("x@sha256:{}", HEX.to_uppercase()), "64 lower-case hex digits");
     no_image("x@sha512:HEX", "only sha256 is supported");
     no_image("x@sha256:HEX:t", "invalid digest");
-    no_image(
-        &format!("x:{}", "t".repeat(129)),
-        "invalid reference format",
-    );
+    no_image(&format!("x:{}", "t".repeat(129)), "invalid reference format");
     no_image("x:", "invalid reference format");
     no_image("x:-t", "invalid reference format");
     no_image("x:t:u", "invalid reference format");
@@ -146,15 +120,9 @@ fn invalid_image_names() {
     ] {
         no_image(text, "invalid");
     }
-    image(
-        &"a".repeat(247),
-        &format!("docker.io/library/{}:latest", "a".repeat(247)),
-    );
+    image(&"a".repeat(247), &format!("docker.io/library/{}:latest", "a".repeat(247)));
     no_image(&"a".repeat(248), "must not be more than 255 characters");
-    no_image(
-        &format!("host.com/{}", "a/".repeat(128) + "a"),
-        "must not be more than 255 characters",
-    );
+    no_image(&format!("host.com/{}", "a/".repeat(128) + "a"), "must not be more than 255 characters");
     no_image(&"a".repeat(1 << 20), "at most");
 }
 
@@ -162,34 +130,14 @@ fn invalid_image_names() {
 fn names_for_people() {
     let check = |text: &str, canonical: &str, file: &str| {
         let image: ImageRef = hex(text).parse().expect(text);
-        assert_eq!(
-            (image.canonical(), image.sif_file_name()),
-            (canonical.to_owned(), hex(file)),
-            "{text}"
-        );
+        assert_eq!((image.canonical(), image.sif_file_name()), (canonical.to_owned(), hex(file)), "{text}");
     };
     check("lolcow", "lolcow", "lolcow_latest.sif");
-    check(
-        "docker.io/godlovedc/lolcow:1",
-        "godlovedc/lolcow",
-        "lolcow_1.sif",
-    );
+    check("docker.io/godlovedc/lolcow:1", "godlovedc/lolcow", "lolcow_1.sif");
     check("docker.io/library/a/b", "library/a/b", "b_latest.sif");
-    check(
-        "127.0.0.1:5000/tiny:latest",
-        "127.0.0.1:5000/tiny",
-        "tiny_latest.sif",
-    );
-    check(
-        "127.0.0.1:5000/tiny@sha256:HEX",
-        "127.0.0.1:5000/tiny",
-        "tiny@sha256_HEX.sif",
-    );
-    check(
-        "quay.io/library/x:t@sha256:HEX",
-        "quay.io/library/x",
-        "x_t@sha256_HEX.sif",
-    );
+    check("127.0.0.1:5000/tiny:latest", "127.0.0.1:5000/tiny", "tiny_latest.sif");
+    check("127.0.0.1:5000/tiny@sha256:HEX", "127.0.0.1:5000/tiny", "tiny@sha256_HEX.sif");
+    check("quay.io/library/x:t@sha256:HEX", "quay.io/library/x", "x_t@sha256_HEX.sif");
 
     let image: ImageRef = "x:t".parse().expect("valid");
     assert_eq!(image.selector(), "t");
@@ -200,45 +148,19 @@ fn names_for_people() {
 
 /// In a folder that holds `here`, `lab/here`, `tool.sif`, `oci:here` and `tiny:here`.
 fn context() -> Context<'static> {
-    const THERE: [&str; 6] = [
-        "here",
-        "lab/here",
-        "tool.sif",
-        "docker:here",
-        "tiny:here",
-        "UPPER",
-    ];
-    Context {
-        default_namespace: "lab",
-        exists: &|path| THERE.iter().any(|there| Path::new(there) == path),
-    }
+    const THERE: [&str; 6] = ["here", "lab/here", "tool.sif", "docker:here", "tiny:here", "UPPER"];
+    Context { default_namespace: "lab", exists: &|path| THERE.iter().any(|there| Path::new(there) == path) }
 }
 
 #[track_caller]
 fn reference(text: &str, expect: &str) {
     let text = hex(text);
-    let parsed =
-        Reference::parse(&text, &context()).unwrap_or_else(|error| panic!("{text}: {error}"));
-    assert_eq!(
-        format!("{parsed:?}").split(['(', ' ']).next(),
-        expect.split(' ').next(),
-        "{text}"
-    );
-    assert_eq!(
-        parsed.to_string(),
-        hex(expect.split_once(' ').expect("kind and text").1),
-        "{text}"
-    );
+    let parsed = Reference::parse(&text, &context()).unwrap_or_else(|error| panic!("{text}: {error}"));
+    assert_eq!(format!("{parsed:?}").split(['(', ' ']).next(), expect.split(' ').next(), "{text}");
+    assert_eq!(parsed.to_string(), hex(expect.split_once(' ').expect("kind and text").1), "{text}");
     // Printed in one folder and read in another it must mean the same.
-    let elsewhere = Context {
-        default_namespace: "other",
-        exists: &|_| false,
-    };
-    assert_eq!(
-        Reference::parse(&parsed.to_string(), &elsewhere),
-        Ok(parsed.clone()),
-        "{text}"
-    );
+    let elsewhere = Context { default_namespace: "other", exists: &|_| false };
+    assert_eq!(Reference::parse(&parsed.to_string(), &elsewhere), Ok(parsed.clone()), "{text}");
 }
 
 #[track_caller]
@@ -251,34 +173,19 @@ fn no_reference(text: &str, expect: &str) {
 
 #[test]
 fn schemes() {
-    reference(
-        "docker://lolcow",
-        "Docker docker://docker.io/library/lolcow:latest",
-    );
-    reference(
-        "docker://host:5000/x@sha256:HEX",
-        "Docker docker://host:5000/x@sha256:HEX",
-    );
+    reference("docker://lolcow", "Docker docker://docker.io/library/lolcow:latest");
+    reference("docker://host:5000/x@sha256:HEX", "Docker docker://host:5000/x@sha256:HEX");
     reference("oras://ghcr.io/lab/x:1", "Oras oras://ghcr.io/lab/x:1");
     reference("sif://lab/lolcow", "Store sif://lab/lolcow");
-    reference(
-        "sif://lab/lolcow@sha256:HEX",
-        "Store sif://lab/lolcow@sha256:HEX",
-    );
+    reference("sif://lab/lolcow@sha256:HEX", "Store sif://lab/lolcow@sha256:HEX");
     reference("oci:dir", "OciLayout oci:dir");
     reference("oci:/dir:name:1", "OciLayout oci:/dir:name:1");
     reference("oci-archive:a.tar", "OciArchive oci-archive:a.tar");
-    reference(
-        "docker-archive:a.tar:x:1",
-        "DockerArchive docker-archive:a.tar:x:1",
-    );
+    reference("docker-archive:a.tar:x:1", "DockerArchive docker-archive:a.tar:x:1");
     reference("docker-daemon:x:1", "DockerDaemon docker-daemon:x:1");
     reference("docker-daemon://x:1", "DockerDaemon docker-daemon:x:1");
 
-    no_reference(
-        "docker://LolCow",
-        "invalid reference format: repository name must be lowercase",
-    );
+    no_reference("docker://LolCow", "invalid reference format: repository name must be lowercase");
     no_reference("docker://", "empty");
     no_reference("docker:lolcow", "two slashes");
     no_reference("sif://lolcow", "expected sif://namespace/name");
@@ -329,16 +236,12 @@ fn names_without_a_scheme() {
 
 #[test]
 fn store_names_are_kubernetes_names() {
-    let check =
-        |text: &str, valid: bool| assert_eq!(text.parse::<StoreRef>().is_ok(), valid, "{text}");
+    let check = |text: &str, valid: bool| assert_eq!(text.parse::<StoreRef>().is_ok(), valid, "{text}");
     check("lab/a.b-c", true);
     check(&format!("{}/{}", "n".repeat(63), "m".repeat(253)), true);
     check(&format!("{}/m", "n".repeat(64)), false);
     check(&format!("n/{}", "m".repeat(254)), false);
-    for text in [
-        "lab.x/a", "lab/", "/a", "lab/a..b", "lab/.", "lab/..", "lab/-a", "lab/a_b", "lab/a:1",
-        "lab",
-    ] {
+    for text in ["lab.x/a", "lab/", "/a", "lab/a..b", "lab/.", "lab/..", "lab/-a", "lab/a_b", "lab/a:1", "lab"] {
         check(text, false);
     }
 }
@@ -347,28 +250,16 @@ fn store_names_are_kubernetes_names() {
 fn digests() {
     let text = hex("sha256:HEX");
     let digest: Digest = text.parse().expect("valid");
-    assert_eq!(
-        (digest.to_string(), format!("{digest:?}"), digest.hex()),
-        (text.clone(), text.clone(), HEX.to_owned())
-    );
+    assert_eq!((digest.to_string(), format!("{digest:?}"), digest.hex()), (text.clone(), text.clone(), HEX.to_owned()));
     assert_eq!(Digest::from_bytes(*digest.bytes()), digest);
     assert_eq!(Digest::from_hex(HEX), Ok(digest));
     let json = serde_json::to_string(&digest).expect("to JSON");
     assert_eq!(json, format!("\"{text}\""));
-    assert_eq!(
-        serde_json::from_str::<Digest>(&json).expect("from JSON"),
-        digest
-    );
+    assert_eq!(serde_json::from_str::<Digest>(&json).expect("from JSON"), digest);
     // A string with an escape cannot be borrowed from the input.
-    assert_eq!(
-        serde_json::from_str::<Digest>(&json.replace("sha", "\\u0073ha")).expect("from JSON"),
-        digest
-    );
+    assert_eq!(serde_json::from_str::<Digest>(&json.replace("sha", "\\u0073ha")).expect("from JSON"), digest);
     for invalid in ["\"sha256:\"", "\"md5:00\"", "12", "\"\""] {
-        assert!(
-            serde_json::from_str::<Digest>(invalid).is_err(),
-            "{invalid}"
-        );
+        assert!(serde_json::from_str::<Digest>(invalid).is_err(), "{invalid}");
     }
 }
 

@@ -17,12 +17,7 @@ pub trait Contents {
     ///
     /// `data` yields exactly `size` bytes (sparse files expanded with zeros) or an error. An implementation may stop
     /// reading early; the rest is skipped. An inode id comes at most once.
-    fn file(
-        &mut self,
-        inode: Option<InodeId>,
-        size: u64,
-        data: &mut dyn Read,
-    ) -> Result<(), Self::Error>;
+    fn file(&mut self, inode: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Self::Error>;
 
     /// The layer is complete.
     fn end_layer(&mut self) -> Result<(), Self::Error>;

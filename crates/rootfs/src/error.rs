@@ -9,9 +9,7 @@ pub enum Error {
     TooManyEntries { limit: u64 },
     #[error("files of the layers sum up to more than {limit} bytes (at {path})")]
     TooManyBytes { path: String, limit: u64 },
-    #[error(
-        "names, link targets and extended attributes of the layers need more than {limit} bytes"
-    )]
+    #[error("names, link targets and extended attributes of the layers need more than {limit} bytes")]
     TooMuchMetadata { limit: u64 },
     #[error("path {path} is longer than {limit} bytes")]
     PathTooLong { path: String, limit: usize },
@@ -40,11 +38,7 @@ pub enum Error {
     #[error("hard link {path}: its target {target} is neither in its layer nor in those below")]
     UnresolvedLink { path: String, target: String },
     #[error("{path}: {what} {value} is out of range")]
-    OutOfRange {
-        path: String,
-        what: &'static str,
-        value: i64,
-    },
+    OutOfRange { path: String, what: &'static str, value: i64 },
     #[error("{path}: tar entry type {kind:?} is not known")]
     UnknownType { path: String, kind: char },
     #[error("layers changed between two passes over them: the visible files differ")]

@@ -5,11 +5,7 @@ pub(crate) fn printable(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' {
-                out.extend(c.escape_default())
-            } else {
-                out.push(c)
-            }
+            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));

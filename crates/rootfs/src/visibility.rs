@@ -17,16 +17,11 @@ impl Visibility {
     /// What the map says of the `file`th regular file of the `layer`th applied layer; false beyond its end.
     pub(crate) fn get(&self, layer: usize, file: usize) -> bool {
         let words = self.layers.as_ref().and_then(|layers| layers.get(layer));
-        words
-            .and_then(|words| words.get(file / 64))
-            .is_some_and(|word| word >> (file % 64) & 1 == 1)
+        words.and_then(|words| words.get(file / 64)).is_some_and(|word| word >> (file % 64) & 1 == 1)
     }
 
     /// `files[layer][file]` is that file's inode.
-    pub(crate) fn from_files(
-        files: &[Vec<InodeId>],
-        visible: impl Fn(InodeId) -> bool,
-    ) -> Visibility {
+    pub(crate) fn from_files(files: &[Vec<InodeId>], visible: impl Fn(InodeId) -> bool) -> Visibility {
         let layer = |files: &Vec<InodeId>| {
             let mut words = vec![0u64; files.len().div_ceil(64)];
             for (i, &inode) in files.iter().enumerate() {
@@ -34,8 +29,6 @@ impl Visibility {
             }
             words.into_boxed_slice()
         };
-        Visibility {
-            layers: Some(files.iter().map(layer).collect()),
-        }
+        Visibility { layers: Some(files.iter().map(layer).collect()) }
     }
 }

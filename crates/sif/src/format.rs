@@ -280,17 +280,12 @@ impl Descriptor {
     pub fn partition(&self) -> Option<(Filesystem, i32, Arch)> {
         (self.datatype == DataType::Partition).then(|| {
             let extra = &self.extra[..];
-            (
-                Filesystem::from_code(i32_at(extra, 0)),
-                i32_at(extra, 4),
-                Arch::from_code(array_at(extra, 8)),
-            )
+            (Filesystem::from_code(i32_at(extra, 0)), i32_at(extra, 4), Arch::from_code(array_at(extra, 8)))
         })
     }
 
     pub fn is_primary_partition(&self) -> bool {
-        self.partition()
-            .is_some_and(|(_, kind, _)| kind == PRIMARY_SYSTEM)
+        self.partition().is_some_and(|(_, kind, _)| kind == PRIMARY_SYSTEM)
     }
 
     pub fn encode(&self) -> [u8; DESCRIPTOR_LEN] {
@@ -320,10 +315,7 @@ impl Descriptor {
             return None;
         }
         let name: [u8; NAME_MAX + 1] = array_at(bytes, 73);
-        let end = name
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(name.len());
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         Some(RawDescriptor {
             offset: i64_at(bytes, 17),
             size: i64_at(bytes, 25),

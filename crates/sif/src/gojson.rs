@@ -11,8 +11,7 @@ pub(crate) fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error
 
 /// Indented by tabs, without a newline at its end (`json.MarshalIndent(v, "", "\t")`).
 pub(crate) fn tabs<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut serializer =
-        Serializer::with_formatter(Vec::new(), PrettyFormatter::with_indent(b"\t"));
+    let mut serializer = Serializer::with_formatter(Vec::new(), PrettyFormatter::with_indent(b"\t"));
     value.serialize(&mut serializer)?;
     let text = String::from_utf8_lossy(&serializer.into_inner()).into_owned();
     Ok(escape_html(&text).into_bytes())

@@ -56,9 +56,7 @@ pub struct App {
     pub helpfile: String,
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -84,13 +82,7 @@ pub fn parse_labels(json: &[u8]) -> Result<BTreeMap<String, String>, Error> {
 
 fn parse<T: DeserializeOwned>(what: &'static str, json: &[u8]) -> Result<T, Error> {
     if json.len() as u64 > MAX_BYTES {
-        return Err(Error::TooLarge {
-            what,
-            len: json.len(),
-        });
+        return Err(Error::TooLarge { what, len: json.len() });
     }
-    serde_json::from_slice(json).map_err(|error| Error::Json {
-        what,
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(json).map_err(|error| Error::Json { what, reason: error.to_string() })
 }

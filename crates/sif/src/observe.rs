@@ -22,10 +22,7 @@ const ENV_NAMES_LIMIT: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("read /{path} of the image: {source}")]
-    Read {
-        path: &'static str,
-        source: io::Error,
-    },
+    Read { path: &'static str, source: io::Error },
     #[error("/{path} of the image has more than {limit} bytes")]
     TooLarge { path: &'static str, limit: u64 },
     #[error(transparent)]
@@ -76,13 +73,7 @@ impl Seen {
 /// None if it is not there (or lies behind something that is no directory).
 fn open(root: BorrowedFd<'_>, path: &'static str, flags: OFlags) -> Result<Option<OwnedFd>, Error> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(
-        root,
-        path,
-        flags | OFlags::CLOEXEC,
-        FileMode::empty(),
-        resolve,
-    ) {
+    match openat2(root, path, flags | OFlags::CLOEXEC, FileMode::empty(), resolve) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(errno) => Err(read_error(path, errno)),
@@ -90,10 +81,7 @@ fn open(root: BorrowedFd<'_>, path: &'static str, flags: OFlags) -> Result<Optio
 }
 
 fn read_error(path: &'static str, source: impl Into<io::Error>) -> Error {
-    Error::Read {
-        path,
-        source: source.into(),
-    }
+    Error::Read { path, source: source.into() }
 }
 
 fn read(root: BorrowedFd<'_>, path: &'static str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
@@ -102,10 +90,7 @@ fn read(root: BorrowedFd<'_>, path: &'static str, limit: u64) -> Result<Option<V
         return Ok(None);
     };
     let mut bytes = Vec::new();
-    File::from(fd)
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| read_error(path, source))?;
+    File::from(fd).take(limit + 1).read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
     if bytes.len() as u64 > limit {
         return Err(Error::TooLarge { path, limit });
     }
@@ -152,14 +137,7 @@ mod tests {
         let seen = Seen::look(fd.as_fd()).expect("look");
         assert_eq!(
             seen,
-            Seen {
-                oci_config: None,
-                env_names: vec!["10-x.sh".into()],
-                facts: ImageFacts {
-                    sh: true,
-                    bash: false
-                },
-            }
+            Seen { oci_config: None, env_names: vec!["10-x.sh".into()], facts: ImageFacts { sh: true, bash: false } }
         );
         let empty = tempfile::tempdir().expect("temp dir");
         let fd = File::open(empty.path()).expect("open");

@@ -3,9 +3,7 @@
 //! What is accepted is wider than what [`crate::Draft`] writes: any number of descriptors up to [`MAX_DESCRIPTORS`], at any offset, any
 //! order and padding of objects. What is refused says why.
 
-use crate::format::{
-    Arch, DESCRIPTOR_LEN, Descriptor, Filesystem, HEADER_LEN, Header, MAGIC, VERSION,
-};
+use crate::format::{Arch, DESCRIPTOR_LEN, Descriptor, Filesystem, HEADER_LEN, Header, MAGIC, VERSION};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -17,10 +15,7 @@ pub const MAX_DESCRIPTORS: i64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("read {what} of the SIF")]
-    Read {
-        what: &'static str,
-        source: io::Error,
-    },
+    Read { what: &'static str, source: io::Error },
     #[error("truncated SIF: {len} bytes, the header needs {HEADER_LEN}")]
     TruncatedHeader { len: u64 },
     #[error("invalid SIF magic {found:?}: this file is no SIF")]
@@ -36,11 +31,7 @@ pub enum Error {
     #[error("truncated SIF: data object {id} ends at byte {end}, the file has {len}")]
     TruncatedObject { id: u32, end: u64, len: u64 },
     #[error("invalid SIF descriptor {id}: {field} is {value}")]
-    DescriptorField {
-        id: u32,
-        field: &'static str,
-        value: i64,
-    },
+    DescriptorField { id: u32, field: &'static str, value: i64 },
     #[error("invalid SIF: two descriptors have the id {id}")]
     DuplicateId { id: u32 },
     #[error("SIF data object {id} has {size} bytes, at most {limit} are read")]
@@ -74,21 +65,10 @@ pub struct Partition {
 
 impl Sif {
     pub fn open(file: File) -> Result<Self, Error> {
-        let len = file
-            .metadata()
-            .map_err(|source| Error::Read {
-                what: "length",
-                source,
-            })?
-            .len();
+        let len = file.metadata().map_err(|source| Error::Read { what: "length", source })?.len();
         let header = read_header(&file, len)?;
         let descriptors = read_descriptors(&file, len, &header)?;
-        Ok(Self {
-            file,
-            len,
-            header,
-            descriptors,
-        })
+        Ok(Self { file, len, header, descriptors })
     }
 
     pub fn file(&self) -> &File {
@@ -119,28 +99,18 @@ impl Sif {
 
     /// The first object of this type and name.
     pub fn find(&self, datatype: crate::DataType, name: &str) -> Option<&Descriptor> {
-        self.descriptors
-            .iter()
-            .find(|descriptor| descriptor.datatype == datatype && descriptor.name == name)
+        self.descriptors.iter().find(|descriptor| descriptor.datatype == datatype && descriptor.name == name)
     }
 
     pub fn primary_partition(&self) -> Result<Partition, Error> {
-        let mut found = self
-            .descriptors
-            .iter()
-            .filter(|descriptor| descriptor.is_primary_partition());
+        let mut found = self.descriptors.iter().filter(|descriptor| descriptor.is_primary_partition());
         let first = found.next().ok_or(Error::NoPrimaryPartition)?;
         let others = found.count();
         if others > 0 {
             return Err(Error::ManyPrimaryPartitions { count: others + 1 });
         }
         let (filesystem, _, arch) = first.partition().ok_or(Error::NoPrimaryPartition)?;
-        Ok(Partition {
-            offset: first.offset,
-            size: first.size,
-            filesystem,
-            arch,
-        })
+        Ok(Partition { offset: first.offset, size: first.size, filesystem, arch })
     }
 
     /// An object's bytes, at most `limit` of them.
@@ -151,19 +121,12 @@ impl Sif {
         }
         let end = descriptor.offset.saturating_add(size);
         if end > self.len {
-            return Err(Error::TruncatedObject {
-                id,
-                end,
-                len: self.len,
-            });
+            return Err(Error::TruncatedObject { id, end, len: self.len });
         }
         let mut bytes = vec![0; size as usize];
         self.file
             .read_exact_at(&mut bytes, descriptor.offset)
-            .map_err(|source| Error::Read {
-                what: "a data object",
-                source,
-            })?;
+            .map_err(|source| Error::Read { what: "a data object", source })?;
         Ok(bytes)
     }
 }
@@ -173,20 +136,12 @@ fn read_header(file: &File, len: u64) -> Result<Header, Error> {
         return Err(Error::TruncatedHeader { len });
     }
     let mut bytes = [0; HEADER_LEN];
-    file.read_exact_at(&mut bytes, 0)
-        .map_err(|source| Error::Read {
-            what: "header",
-            source,
-        })?;
+    file.read_exact_at(&mut bytes, 0).map_err(|source| Error::Read { what: "header", source })?;
     if &bytes[32..42] != MAGIC {
-        return Err(Error::Magic {
-            found: printable(&bytes[32..42]),
-        });
+        return Err(Error::Magic { found: printable(&bytes[32..42]) });
     }
     if &bytes[42..45] != VERSION {
-        return Err(Error::Version {
-            found: printable(&bytes[42..45]),
-        });
+        return Err(Error::Version { found: printable(&bytes[42..45]) });
     }
     let header = Header::decode(&bytes);
     let fields = [
@@ -201,21 +156,13 @@ fn read_header(file: &File, len: u64) -> Result<Header, Error> {
         return Err(Error::Field { field, value });
     }
     if header.descriptors_total > MAX_DESCRIPTORS {
-        return Err(Error::TooManyDescriptors {
-            count: header.descriptors_total,
-        });
+        return Err(Error::TooManyDescriptors { count: header.descriptors_total });
     }
     if header.descriptors_offset < HEADER_LEN as i64 {
-        return Err(Error::Field {
-            field: "the descriptors' offset",
-            value: header.descriptors_offset,
-        });
+        return Err(Error::Field { field: "the descriptors' offset", value: header.descriptors_offset });
     }
     if header.descriptors_free > header.descriptors_total {
-        return Err(Error::Field {
-            field: "the number of free descriptors",
-            value: header.descriptors_free,
-        });
+        return Err(Error::Field { field: "the number of free descriptors", value: header.descriptors_free });
     }
     Ok(header)
 }
@@ -229,11 +176,7 @@ fn read_descriptors(file: &File, len: u64, header: &Header) -> Result<Vec<Descri
         return Err(Error::TruncatedDescriptors { end, len });
     }
     let mut table = vec![0; table_len as usize];
-    file.read_exact_at(&mut table, start)
-        .map_err(|source| Error::Read {
-            what: "descriptors",
-            source,
-        })?;
+    file.read_exact_at(&mut table, start).map_err(|source| Error::Read { what: "descriptors", source })?;
     let (slots, _) = table.as_chunks::<DESCRIPTOR_LEN>();
     let mut seen = BTreeSet::new();
     let mut descriptors = Vec::new();
@@ -248,22 +191,12 @@ fn read_descriptors(file: &File, len: u64, header: &Header) -> Result<Vec<Descri
 }
 
 /// The object must lie within the file, behind the header, outside the descriptor table.
-fn check_place(
-    raw: crate::format::RawDescriptor,
-    len: u64,
-    table: (u64, u64),
-) -> Result<Descriptor, Error> {
+fn check_place(raw: crate::format::RawDescriptor, len: u64, table: (u64, u64)) -> Result<Descriptor, Error> {
     let id = raw.rest.id;
     if id == 0 {
-        return Err(Error::DescriptorField {
-            id,
-            field: "the id",
-            value: 0,
-        });
+        return Err(Error::DescriptorField { id, field: "the id", value: 0 });
     }
-    let positive = |field, value: i64| {
-        u64::try_from(value).map_err(|_| Error::DescriptorField { id, field, value })
-    };
+    let positive = |field, value: i64| u64::try_from(value).map_err(|_| Error::DescriptorField { id, field, value });
     let offset = positive("the offset", raw.offset)?;
     let size = positive("the size", raw.size)?;
     let size_with_padding = positive("the size with padding", raw.size_with_padding)?;
@@ -273,18 +206,9 @@ fn check_place(
     }
     let overlaps_table = offset < table.1 && end > table.0;
     if size > 0 && (offset < HEADER_LEN as u64 || overlaps_table) {
-        return Err(Error::DescriptorField {
-            id,
-            field: "the offset",
-            value: raw.offset,
-        });
+        return Err(Error::DescriptorField { id, field: "the offset", value: raw.offset });
     }
-    Ok(Descriptor {
-        offset,
-        size,
-        size_with_padding,
-        ..raw.rest
-    })
+    Ok(Descriptor { offset, size, size_with_padding, ..raw.rest })
 }
 
 fn printable(bytes: &[u8]) -> String {

@@ -11,8 +11,8 @@
 //! its first 4096 bytes are a hole.
 
 use crate::format::{
-    Arch, DESCRIPTOR_LEN, DataType, Descriptor, Filesystem, GROUP_MASK, HEADER_LEN, Header,
-    NAME_MAX, primary_partition_extra,
+    Arch, DESCRIPTOR_LEN, DataType, Descriptor, Filesystem, GROUP_MASK, HEADER_LEN, Header, NAME_MAX,
+    primary_partition_extra,
 };
 use std::fs::File;
 use std::io;
@@ -36,10 +36,7 @@ pub enum Error {
     #[error("a partition of {len} bytes: too large for a SIF")]
     PartitionTooLarge { len: u64 },
     #[error("write {what} of the SIF")]
-    Write {
-        what: &'static str,
-        source: io::Error,
-    },
+    Write { what: &'static str, source: io::Error },
 }
 
 /// A data object that stands before the partition.
@@ -65,27 +62,17 @@ impl Draft {
     /// `time`: Unix seconds, written as every ctime and mtime. `uuid`: raw bytes in text order.
     pub fn new(arch: Arch, uuid: [u8; 16], time: i64, objects: Vec<Object>) -> Result<Self, Error> {
         if objects.len() >= DESCRIPTORS {
-            return Err(Error::TooManyObjects {
-                count: objects.len(),
-            });
+            return Err(Error::TooManyObjects { count: objects.len() });
         }
         for Object { name, extra, .. } in &objects {
             if name.len() > NAME_MAX {
                 return Err(Error::NameTooLong { name: name.clone() });
             }
             if extra.len() > 384 {
-                return Err(Error::ExtraTooLong {
-                    name: name.clone(),
-                    len: extra.len(),
-                });
+                return Err(Error::ExtraTooLong { name: name.clone(), len: extra.len() });
             }
         }
-        Ok(Self {
-            arch,
-            uuid,
-            time,
-            objects,
-        })
+        Ok(Self { arch, uuid, time, objects })
     }
 
     /// Where the partition's first byte goes: a multiple of 4096.
@@ -97,9 +84,7 @@ impl Draft {
     /// [`Self::partition_offset`], sets the file's length and returns it. Mode, owner and fsync are the caller's.
     pub fn finish(&self, file: &File, partition_len: u64) -> Result<u64, Error> {
         let too_large = || Error::PartitionTooLarge { len: partition_len };
-        let size = partition_len
-            .checked_next_multiple_of(ALIGNMENT)
-            .ok_or_else(too_large)?;
+        let size = partition_len.checked_next_multiple_of(ALIGNMENT).ok_or_else(too_large)?;
         let file_len = self
             .partition_offset()
             .checked_add(size)
@@ -107,21 +92,11 @@ impl Draft {
             .ok_or_else(too_large)?;
 
         let front = self.front(size);
-        file.set_len(file_len).map_err(|source| Error::Write {
-            what: "length",
-            source,
-        })?;
+        file.set_len(file_len).map_err(|source| Error::Write { what: "length", source })?;
         // The header last: a file that was cut off before has no magic.
         file.write_all_at(&front[HEADER_LEN..], HEADER_LEN as u64)
-            .map_err(|source| Error::Write {
-                what: "data objects",
-                source,
-            })?;
-        file.write_all_at(&front[..HEADER_LEN], 0)
-            .map_err(|source| Error::Write {
-                what: "header",
-                source,
-            })?;
+            .map_err(|source| Error::Write { what: "data objects", source })?;
+        file.write_all_at(&front[..HEADER_LEN], 0).map_err(|source| Error::Write { what: "header", source })?;
         Ok(file_len)
     }
 
@@ -135,12 +110,7 @@ impl Draft {
             let mut extra = Box::new([0; 384]);
             extra[..object.extra.len()].copy_from_slice(&object.extra);
             front[offset as usize..(offset + size) as usize].copy_from_slice(&object.bytes);
-            descriptors.push(self.descriptor(
-                object.datatype,
-                &object.name,
-                (offset, size, size),
-                extra,
-            ));
+            descriptors.push(self.descriptor(object.datatype, &object.name, (offset, size, size), extra));
             offset += size;
         }
         let start = self.partition_offset();
@@ -160,31 +130,18 @@ impl Draft {
             descriptors_offset: DESCRIPTORS_OFFSET as i64,
             descriptors_len: (DESCRIPTORS * DESCRIPTOR_LEN) as i64,
             data_offset: DATA_OFFSET as i64,
-            data_len: descriptors
-                .iter()
-                .map(|descriptor| descriptor.size_with_padding)
-                .sum::<u64>() as i64,
+            data_len: descriptors.iter().map(|descriptor| descriptor.size_with_padding).sum::<u64>() as i64,
         };
         front[..HEADER_LEN].copy_from_slice(&header.encode());
         let table = &mut front[DESCRIPTORS_OFFSET as usize..DATA_OFFSET as usize];
-        for (number, (slot, descriptor)) in table
-            .chunks_exact_mut(DESCRIPTOR_LEN)
-            .zip(&mut descriptors)
-            .enumerate()
-        {
+        for (number, (slot, descriptor)) in table.chunks_exact_mut(DESCRIPTOR_LEN).zip(&mut descriptors).enumerate() {
             descriptor.id = number as u32 + 1;
             slot.copy_from_slice(&descriptor.encode());
         }
         front
     }
 
-    fn descriptor(
-        &self,
-        datatype: DataType,
-        name: &str,
-        place: (u64, u64, u64),
-        extra: Box<[u8; 384]>,
-    ) -> Descriptor {
+    fn descriptor(&self, datatype: DataType, name: &str, place: (u64, u64, u64), extra: Box<[u8; 384]>) -> Descriptor {
         let (offset, size, size_with_padding) = place;
         Descriptor {
             datatype,
@@ -204,12 +161,7 @@ impl Draft {
     }
 
     fn objects_end(&self) -> u64 {
-        DATA_OFFSET
-            + self
-                .objects
-                .iter()
-                .map(|object| object.bytes.len() as u64)
-                .sum::<u64>()
+        DATA_OFFSET + self.objects.iter().map(|object| object.bytes.len() as u64).sum::<u64>()
     }
 }
 

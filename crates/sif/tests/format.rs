@@ -18,11 +18,7 @@ fn objects() -> Vec<Object> {
         extra: Vec::new(),
     };
     vec![
-        object(
-            DataType::DefinitionFile,
-            "",
-            b"bootstrap: docker\nfrom: x\n\n",
-        ),
+        object(DataType::DefinitionFile, "", b"bootstrap: docker\nfrom: x\n\n"),
         object(DataType::GenericJson, "inspect-metadata.json", b"{}"),
     ]
 }
@@ -32,11 +28,7 @@ fn sample() -> Vec<u8> {
     let file = tempfile::tempfile().unwrap();
     let draft = Draft::new(Arch::Amd64, UUID, TIME, objects()).unwrap();
     assert_eq!(draft.partition_offset(), 32768);
-    file.write_all_at(
-        &vec![b'P'; PARTITION_LEN as usize - 100],
-        draft.partition_offset(),
-    )
-    .unwrap();
+    file.write_all_at(&vec![b'P'; PARTITION_LEN as usize - 100], draft.partition_offset()).unwrap();
     let len = draft.finish(&file, PARTITION_LEN - 100).unwrap();
     assert_eq!(len, 32768 + PARTITION_LEN);
     read_all(&file)
@@ -61,19 +53,13 @@ fn number(bytes: &[u8], at: usize) -> i64 {
 #[test]
 fn header_is_the_references() {
     let bytes = sample();
-    assert_eq!(
-        &bytes[..48],
-        b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\x0001\x0002\0"
-    );
+    assert_eq!(&bytes[..48], b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\x0001\x0002\0");
     assert_eq!(bytes[48..64], UUID);
     let numbers: Vec<i64> = (0..8).map(|index| number(&bytes, 64 + 8 * index)).collect();
     let data_len = (32768 - 32176) + PARTITION_LEN as i64;
     assert_eq!(numbers, [TIME, TIME, 45, 48, 4096, 28080, 32176, data_len]);
     assert!(bytes[128..4096].iter().all(|byte| *byte == 0));
-    assert!(
-        bytes[4096 + 3 * 585..32176].iter().all(|byte| *byte == 0),
-        "unused slots are zero"
-    );
+    assert!(bytes[4096 + 3 * 585..32176].iter().all(|byte| *byte == 0), "unused slots are zero");
 }
 
 #[test]
@@ -81,37 +67,16 @@ fn descriptors_are_the_references() {
     let bytes = sample();
     let slot = |index: usize| &bytes[4096 + index * 585..4096 + (index + 1) * 585];
     let second = slot(1);
-    assert_eq!(
-        second[..17],
-        [0x06, 0x40, 0, 0, 1, 2, 0, 0, 0, 1, 0, 0, 0xf0, 0, 0, 0, 0]
-    );
+    assert_eq!(second[..17], [0x06, 0x40, 0, 0, 1, 2, 0, 0, 0, 1, 0, 0, 0xf0, 0, 0, 0, 0]);
     assert_eq!(number(second, 17), 32176 + 27);
     assert_eq!([number(second, 25), number(second, 33)], [2, 2]);
-    assert_eq!(
-        [
-            number(second, 41),
-            number(second, 49),
-            number(second, 57),
-            number(second, 65)
-        ],
-        [TIME, TIME, 0, 0]
-    );
+    assert_eq!([number(second, 41), number(second, 49), number(second, 57), number(second, 65)], [TIME, TIME, 0, 0]);
     assert_eq!(&second[73..73 + 22], b"inspect-metadata.json\0");
     let partition = slot(2);
     assert_eq!(partition[..9], [0x04, 0x40, 0, 0, 1, 3, 0, 0, 0]);
-    assert_eq!(
-        [number(partition, 17), number(partition, 25)],
-        [32768, PARTITION_LEN as i64]
-    );
-    assert_eq!(
-        number(partition, 33),
-        PARTITION_LEN as i64 + 32768 - 32176 - 29,
-        "the padding before it counts"
-    );
-    assert_eq!(
-        partition[201..212],
-        primary_partition_extra(Filesystem::Squashfs, Arch::Amd64)[..]
-    );
+    assert_eq!([number(partition, 17), number(partition, 25)], [32768, PARTITION_LEN as i64]);
+    assert_eq!(number(partition, 33), PARTITION_LEN as i64 + 32768 - 32176 - 29, "the padding before it counts");
+    assert_eq!(partition[201..212], primary_partition_extra(Filesystem::Squashfs, Arch::Amd64)[..]);
     assert_eq!(partition[201..213], *b"\x01\0\0\0\x02\0\0\x0002\0\0");
 }
 
@@ -123,27 +88,12 @@ fn the_same_input_gives_the_same_bytes() {
 #[test]
 fn what_was_written_is_read() {
     let sif = open(&sample()).unwrap();
-    assert_eq!(
-        (sif.header().arch, sif.header().uuid, sif.header().ctime),
-        (Arch::Amd64, UUID, TIME)
-    );
+    assert_eq!((sif.header().arch, sif.header().uuid, sif.header().ctime), (Arch::Amd64, UUID, TIME));
     let partition = sif.primary_partition().unwrap();
-    assert_eq!(
-        (partition.offset, partition.size, partition.filesystem),
-        (32768, PARTITION_LEN, Filesystem::Squashfs)
-    );
-    let metadata = sif
-        .find(DataType::GenericJson, "inspect-metadata.json")
-        .unwrap();
+    assert_eq!((partition.offset, partition.size, partition.filesystem), (32768, PARTITION_LEN, Filesystem::Squashfs));
+    let metadata = sif.find(DataType::GenericJson, "inspect-metadata.json").unwrap();
     assert_eq!(sif.object(metadata, 2).unwrap(), b"{}");
-    assert!(matches!(
-        sif.object(metadata, 1),
-        Err(Error::ObjectTooLarge {
-            size: 2,
-            limit: 1,
-            ..
-        })
-    ));
+    assert!(matches!(sif.object(metadata, 1), Err(Error::ObjectTooLarge { size: 2, limit: 1, .. })));
     assert_eq!(metadata.group_number(), Some(1));
     assert_eq!(metadata.group, GROUP_MASK | 1);
 }
@@ -172,10 +122,7 @@ fn more_and_less_than_the_reference_writes_is_read() {
 fn check(change: impl FnOnce(&mut Vec<u8>), expected: &str) {
     let mut bytes = sample();
     change(&mut bytes);
-    let error = open(&bytes)
-        .and_then(|sif| sif.primary_partition().map(|_| ()))
-        .unwrap_err()
-        .to_string();
+    let error = open(&bytes).and_then(|sif| sif.primary_partition().map(|_| ())).unwrap_err().to_string();
     assert!(error.contains(expected), "got {error:?}, want {expected:?}");
 }
 
@@ -189,18 +136,9 @@ fn damage_is_refused_with_its_reason() {
     const PARTITION: usize = 4096 + 2 * 585;
     check(|bytes| bytes.clear(), "truncated SIF: 0 bytes");
     check(|bytes| bytes.truncate(127), "truncated SIF: 127 bytes");
-    check(
-        |bytes| bytes.truncate(32175),
-        "truncated SIF: the descriptors end at byte 32176, the file has 32175",
-    );
-    check(
-        |bytes| bytes.truncate(32180),
-        "truncated SIF: data object 1 ends at byte 32203",
-    );
-    check(
-        |bytes| bytes.truncate(32768 + 8191),
-        "truncated SIF: data object 3 ends at byte 40960, the file has 40959",
-    );
+    check(|bytes| bytes.truncate(32175), "truncated SIF: the descriptors end at byte 32176, the file has 32175");
+    check(|bytes| bytes.truncate(32180), "truncated SIF: data object 1 ends at byte 32203");
+    check(|bytes| bytes.truncate(32768 + 8191), "truncated SIF: data object 3 ends at byte 40960, the file has 40959");
     check(|bytes| bytes[32] = b'X', "invalid SIF magic");
     check(|bytes| bytes[..128].fill(0), "invalid SIF magic");
     check(|bytes| bytes[43] = b'2', "unsupported SIF version");
@@ -215,25 +153,13 @@ fn damage_is_refused_with_its_reason() {
     check(put(FIRST + 17, i64::MAX), "truncated SIF: data object 1");
     check(put(FIRST + 25, i64::MAX), "truncated SIF: data object 1");
     check(put(FIRST + 25, -5), "descriptor 1: the size is -5");
-    check(
-        put(FIRST + 33, -5),
-        "descriptor 1: the size with padding is -5",
-    );
+    check(put(FIRST + 33, -5), "descriptor 1: the size with padding is -5");
     check(put(FIRST + 17, 5000), "descriptor 1: the offset is 5000");
     check(put(FIRST + 17, 0), "descriptor 1: the offset is 0");
     check(|bytes| bytes[FIRST + 5] = 0, "descriptor 0: the id is 0");
-    check(
-        |bytes| bytes[FIRST + 5] = 2,
-        "two descriptors have the id 2",
-    );
-    check(
-        |bytes| bytes[PARTITION + 4] = 0,
-        "no primary system partition",
-    );
-    check(
-        |bytes| bytes[PARTITION + 205] = 3,
-        "no primary system partition",
-    );
+    check(|bytes| bytes[FIRST + 5] = 2, "two descriptors have the id 2");
+    check(|bytes| bytes[PARTITION + 4] = 0, "no primary system partition");
+    check(|bytes| bytes[PARTITION + 205] = 3, "no primary system partition");
     let second_partition = |bytes: &mut Vec<u8>| {
         let mut slot = bytes[PARTITION..PARTITION + 585].to_vec();
         slot[5] = 9;
@@ -267,9 +193,5 @@ fn a_draft_has_limits() {
     long[0].name = "n".repeat(128);
     assert!(Draft::new(Arch::Amd64, UUID, TIME, long).is_err());
     let draft = Draft::new(Arch::Amd64, UUID, TIME, objects()).unwrap();
-    assert!(
-        draft
-            .finish(&tempfile::tempfile().unwrap(), u64::MAX - 5000)
-            .is_err()
-    );
+    assert!(draft.finish(&tempfile::tempfile().unwrap(), u64::MAX - 5000).is_err());
 }

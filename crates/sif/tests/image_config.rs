@@ -11,11 +11,7 @@ const CONFIG: &str = r#"{"architecture": "amd64", "os": "linux", "created": "202
   "Shell": ["/bin/sh", "-c"], "Hostname": "h", "Domainname": "", "Tty": true, "Image": "sha256:x", "ArgsEscaped": true, "Zed": 1}}"#;
 
 fn source() -> Source {
-    Source {
-        bootstrap: "docker".into(),
-        from: "r.example/tiny@sha256:1".into(),
-        time: None,
-    }
+    Source { bootstrap: "docker".into(), from: "r.example/tiny@sha256:1".into(), time: None }
 }
 
 fn parse(json: &str) -> ImageConfig {
@@ -32,71 +28,41 @@ fn oci_config_is_what_the_reference_writes() {
         r#"\b","x":"\u003cb\u003e\u0026é"},"OnBuild":["RUN x"],"Tty":true,"User":"u:g","#,
         r#""Volumes":{"/v":{}},"ExposedPorts":{"443":{},"80/tcp":{}},"ArgsEscaped":true,"StopSignal":"SIGQUIT","Shell":["/bin/sh","-c"]}"#
     );
-    assert_eq!(
-        String::from_utf8(contents.oci_config_json).unwrap(),
-        expected
-    );
+    assert_eq!(String::from_utf8(contents.oci_config_json).unwrap(), expected);
 }
 
 #[test]
 fn objects_and_labels() {
-    let contents = plan(
-        &parse(CONFIG),
-        &source(),
-        &BTreeMap::from([("x".into(), "mine".into())]),
-    )
-    .unwrap();
-    assert_eq!(
-        contents.definition,
-        b"bootstrap: docker\nfrom: r.example/tiny@sha256:1\n\n"
-    );
+    let contents = plan(&parse(CONFIG), &source(), &BTreeMap::from([("x".into(), "mine".into())])).unwrap();
+    assert_eq!(contents.definition, b"bootstrap: docker\nfrom: r.example/tiny@sha256:1\n\n");
     let metadata = Metadata::parse(&contents.inspect_json).unwrap();
     let labels = [
         ("a", "q\"\n\u{7f}\u{8}"),
         ("org.label-schema.build-arch", "amd64"),
-        (
-            "org.label-schema.build-date",
-            "Wednesday_3_February_2021_02:05:06_UTC",
-        ),
+        ("org.label-schema.build-date", "Wednesday_3_February_2021_02:05:06_UTC"),
         ("org.label-schema.schema-version", "1.0"),
-        (
-            "org.label-schema.usage.singularity.deffile.bootstrap",
-            "docker",
-        ),
-        (
-            "org.label-schema.usage.singularity.deffile.from",
-            "r.example/tiny@sha256:1",
-        ),
+        ("org.label-schema.usage.singularity.deffile.bootstrap", "docker"),
+        ("org.label-schema.usage.singularity.deffile.from", "r.example/tiny@sha256:1"),
         ("x", "mine"),
     ];
-    let labels: BTreeMap<String, String> = labels
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect();
+    let labels: BTreeMap<String, String> =
+        labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     assert_eq!(metadata.labels, labels);
-    assert_eq!(
-        metadata.deffile,
-        "bootstrap: docker\nfrom: r.example/tiny@sha256:1"
-    );
+    assert_eq!(metadata.deffile, "bootstrap: docker\nfrom: r.example/tiny@sha256:1");
     assert!(metadata.runscript.starts_with("#!/bin/sh\n") && !metadata.runscript.ends_with('\n'));
     let text = String::from_utf8(contents.inspect_json.clone()).unwrap();
-    assert!(text.starts_with(r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\n"##), "{text}");
     assert!(
-        text.ends_with(r#"},"type":"container"}"#.trim_start_matches('}')) && !text.contains('&')
+        text.starts_with(
+            r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\n"##
+        ),
+        "{text}"
     );
-    let names: Vec<String> = contents
-        .objects()
-        .iter()
-        .map(|object| object.name.clone())
-        .collect();
+    assert!(text.ends_with(r#"},"type":"container"}"#.trim_start_matches('}')) && !text.contains('&'));
+    let names: Vec<String> = contents.objects().iter().map(|object| object.name.clone()).collect();
     assert_eq!(names, ["", "inspect-metadata.json", "oci-config.json"]);
 
     let regular = |path: &str| {
-        let file = contents
-            .files
-            .iter()
-            .find(|file| file.path == path)
-            .unwrap_or_else(|| panic!("{path}"));
+        let file = contents.files.iter().find(|file| file.path == path).unwrap_or_else(|| panic!("{path}"));
         match &file.kind {
             FileKind::Regular(bytes) => (file.mode, bytes.clone()),
             other => panic!("{path}: {other:?}"),
@@ -105,25 +71,16 @@ fn objects_and_labels() {
     let (mode, json) = regular(".singularity.d/labels.json");
     assert_eq!((mode, parse_labels(&json).unwrap()), (0o644, labels));
     assert!(json.starts_with(b"{\n\t\"a\": ") && json.ends_with(b"\n}"));
-    assert_eq!(
-        regular(".singularity.d/Singularity"),
-        (0o644, contents.definition.clone())
-    );
-    assert_eq!(
-        regular(".singularity.d/oci-config.json"),
-        (0o644, contents.oci_config_json.clone())
-    );
+    assert_eq!(regular(".singularity.d/Singularity"), (0o644, contents.definition.clone()));
+    assert_eq!(regular(".singularity.d/oci-config.json"), (0o644, contents.oci_config_json.clone()));
     assert_eq!(regular(".singularity.d/runscript").0, 0o755);
 }
 
 #[test]
 fn the_tree_is_the_references() {
     let contents = plan(&parse("{}"), &source(), &BTreeMap::new()).unwrap();
-    let mut paths: Vec<&str> = contents
-        .files
-        .iter()
-        .map(|file| file.path.trim_start_matches(".singularity.d"))
-        .collect();
+    let mut paths: Vec<&str> =
+        contents.files.iter().map(|file| file.path.trim_start_matches(".singularity.d")).collect();
     paths.sort_unstable();
     let expected = [
         "",
@@ -158,9 +115,7 @@ fn the_tree_is_the_references() {
     for (index, file) in contents.files.iter().enumerate() {
         if let Some((parent, _)) = file.path.rsplit_once('/') {
             assert!(
-                contents.files[..index]
-                    .iter()
-                    .any(|earlier| earlier.path == parent),
+                contents.files[..index].iter().any(|earlier| earlier.path == parent),
                 "{} comes after its parent",
                 file.path
             );
@@ -176,10 +131,7 @@ fn nulls_and_absences_are_nothing() {
         "Labels": null, "ExposedPorts": {"1": null}, "Volumes": null, "User": null, "WorkingDir": null, "Healthcheck": null}}"#;
     let config = parse(all_null);
     assert_eq!(config.config.exposed_ports.len(), 1);
-    assert_eq!(
-        (config.architecture, config.created, config.diff_ids.len()),
-        (None, None, 0)
-    );
+    assert_eq!((config.architecture, config.created, config.diff_ids.len()), (None, None, 0));
     assert_eq!(parse("{}"), parse(r#"{"config": null}"#));
 }
 
@@ -190,38 +142,19 @@ fn bad_configs_are_refused() {
         ("[", "no valid JSON"),
         (r#"{"config": {"Env": "x"}}"#, "no valid JSON"),
         (r#"{"created": "yesterday"}"#, "created time \"yesterday\""),
-        (
-            r#"{"config": {"Env": ["A=\u0000"]}}"#,
-            "Env holds a NUL byte",
-        ),
+        (r#"{"config": {"Env": ["A=\u0000"]}}"#, "Env holds a NUL byte"),
         (r#"{"config": {"Cmd": ["\u0000"]}}"#, "Cmd holds a NUL byte"),
     ];
     for (json, expected) in table {
         let error = ImageConfig::parse(json.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(expected), "{json}: {error}");
     }
-    let many = format!(
-        r#"{{"config": {{"Env": [{}"A=1"]}}}}"#,
-        r#""A=1","#.repeat(70_000)
-    );
-    assert!(
-        ImageConfig::parse(many.as_bytes())
-            .unwrap_err()
-            .to_string()
-            .contains("70001 entries")
-    );
-    assert!(
-        ImageConfig::parse(&vec![b' '; 9 << 20])
-            .unwrap_err()
-            .to_string()
-            .contains("at most")
-    );
+    let many = format!(r#"{{"config": {{"Env": [{}"A=1"]}}}}"#, r#""A=1","#.repeat(70_000));
+    assert!(ImageConfig::parse(many.as_bytes()).unwrap_err().to_string().contains("70001 entries"));
+    assert!(ImageConfig::parse(&vec![b' '; 9 << 20]).unwrap_err().to_string().contains("at most"));
     let deep = "[".repeat(100_000);
     assert!(ImageConfig::parse(deep.as_bytes()).is_err());
-    let bad = Source {
-        from: "a\nb".into(),
-        ..source()
-    };
+    let bad = Source { from: "a\nb".into(), ..source() };
     assert!(plan(&parse("{}"), &bad, &BTreeMap::new()).is_err());
 }
 
@@ -254,13 +187,9 @@ fn inspect_reads_what_apptainer_writes() {
     let json = r##"{"data":{"attributes":{"apps":{"foo":{"runscript":"#!/bin/sh\necho","labels":{"v":"1"}}},"environment":{"/e":"x"},
         "labels":{"l":"1"},"runscript":"r","test":"t","helpfile":"h","deffile":"d","startscript":"s","new":1}},"type":"container"}"##;
     let metadata = Metadata::parse(json.as_bytes()).unwrap();
-    assert_eq!(
-        (metadata.test.as_str(), metadata.helpfile.as_str()),
-        ("t", "h")
-    );
+    assert_eq!((metadata.test.as_str(), metadata.helpfile.as_str()), ("t", "h"));
     assert_eq!(metadata.apps["foo"].labels["v"], "1");
-    let empty =
-        Metadata::parse(br#"{"data":{"attributes":{"labels":null}},"type":"container"}"#).unwrap();
+    let empty = Metadata::parse(br#"{"data":{"attributes":{"labels":null}},"type":"container"}"#).unwrap();
     assert_eq!(empty, Metadata::default());
     assert!(Metadata::parse(b"{}").is_err());
 }

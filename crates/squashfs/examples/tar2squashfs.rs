@@ -26,9 +26,7 @@ fn convert(image: &str, options: &Options, layers: &[String]) -> Result<Finished
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [image, threads, codec, level, block_kib, layers @ ..] = &args[..] else {
-        return Err(
-            "usage: tar2squashfs IMAGE THREADS zstd|gzip LEVEL BLOCK_KIB LAYER.tar…".into(),
-        );
+        return Err("usage: tar2squashfs IMAGE THREADS zstd|gzip LEVEL BLOCK_KIB LAYER.tar…".into());
     };
     let level = level.parse()?;
     let codec = match codec.as_str() {
@@ -37,12 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("no codec {other}").into()),
     };
     let block_size = block_kib.parse::<u32>()? << 10;
-    let options = Options {
-        codec,
-        block_size,
-        threads: threads.parse()?,
-        ..Options::default()
-    };
+    let options = Options { codec, block_size, threads: threads.parse()?, ..Options::default() };
     let start = Instant::now();
     let finished = convert(image, &options, layers)?;
     println!("{finished:?} in {:?}", start.elapsed());

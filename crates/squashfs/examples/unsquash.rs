@@ -17,10 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let file = File::open(image)?;
     let size = file.metadata()?.len();
-    let unpacked = unpack(
-        &Reader::open(Arc::new(file), 0, size)?,
-        Path::new(directory),
-    )?;
+    let unpacked = unpack(&Reader::open(Arc::new(file), 0, size)?, Path::new(directory))?;
     for warning in unpacked.warnings {
         println!("{warning}");
     }

@@ -147,13 +147,7 @@ pub struct Superblock {
 impl Superblock {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SUPERBLOCK_SIZE);
-        for word in [
-            MAGIC,
-            self.inodes,
-            self.mtime,
-            self.block_size,
-            self.fragments,
-        ] {
+        for word in [MAGIC, self.inodes, self.mtime, self.block_size, self.fragments] {
             put32(&mut out, word);
         }
         let log = self.block_size.trailing_zeros() as u16;
@@ -322,10 +316,8 @@ impl InodeHeader {
             }
             Body::Ipc { links, .. } => put32(out, *links),
         }
-        if let (
-            true,
-            Body::Symlink { xattrs, .. } | Body::Device { xattrs, .. } | Body::Ipc { xattrs, .. },
-        ) = (extended, body)
+        if let (true, Body::Symlink { xattrs, .. } | Body::Device { xattrs, .. } | Body::Ipc { xattrs, .. }) =
+            (extended, body)
         {
             put32(out, *xattrs);
         }
@@ -345,9 +337,7 @@ impl Body<'_> {
     /// Whether something here has no room in the basic form.
     pub fn needs_extended(&self) -> bool {
         match self {
-            Self::Directory(d) => {
-                d.xattrs != NO_XATTRS || !d.index.is_empty() || d.size > u32::from(u16::MAX)
-            }
+            Self::Directory(d) => d.xattrs != NO_XATTRS || !d.index.is_empty() || d.size > u32::from(u16::MAX),
             Self::File(f) => {
                 f.xattrs != NO_XATTRS
                     || f.links > 1
@@ -355,9 +345,9 @@ impl Body<'_> {
                     || f.size > u64::from(u32::MAX)
                     || f.start > u64::from(u32::MAX)
             }
-            Self::Symlink { xattrs, .. }
-            | Self::Device { xattrs, .. }
-            | Self::Ipc { xattrs, .. } => *xattrs != NO_XATTRS,
+            Self::Symlink { xattrs, .. } | Self::Device { xattrs, .. } | Self::Ipc { xattrs, .. } => {
+                *xattrs != NO_XATTRS
+            }
         }
     }
 }
@@ -401,12 +391,7 @@ impl File<'_> {
                 put32(out, word);
             }
         } else {
-            for word in [
-                self.start as u32,
-                self.fragment,
-                self.fragment_offset,
-                self.size as u32,
-            ] {
+            for word in [self.start as u32, self.fragment, self.fragment_offset, self.size as u32] {
                 put32(out, word);
             }
         }
@@ -478,8 +463,7 @@ impl Fragment {
 /// A device number as inodes hold it (the kernel's new_encode_dev): minor bits 0–7, 12 bits of major, minor bits 8–19.
 /// None when it does not fit.
 pub fn encode_device(major: u32, minor: u32) -> Option<u32> {
-    (major <= 0xfff && minor <= 0xf_ffff)
-        .then_some((minor & 0xff) | major << 8 | (minor & !0xff) << 12)
+    (major <= 0xfff && minor <= 0xf_ffff).then_some((minor & 0xff) | major << 8 | (minor & !0xff) << 12)
 }
 
 /// Major and minor of a device number as inodes hold it.

@@ -32,9 +32,7 @@ impl Blobs {
     /// The cache at `dir`, which is made if it is not there.
     pub fn at(dir: &Path) -> Result<Self, Error> {
         durable::make_dirs(&dir.join("sha256"))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(Self { dir: dir.to_owned() })
     }
 
     pub fn path(&self, digest: &Digest) -> PathBuf {
@@ -51,10 +49,7 @@ impl Blobs {
         // The layout gives every blob a directory of its own hash prefix.
         let dir = target.parent().unwrap_or(&self.dir);
         durable::make_dirs(dir)?;
-        Ok(PendingBlob {
-            temp: Temp::create(dir)?,
-            target,
-        })
+        Ok(PendingBlob { temp: Temp::create(dir)?, target })
     }
 
     /// Removes a blob, for instance one that turned out damaged; false if it was not there. Open handles stay valid.

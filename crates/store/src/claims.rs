@@ -54,10 +54,7 @@ impl Claim {
         if !self.is_mine()? {
             return Ok(false);
         }
-        let raised = Holder {
-            counter: self.holder.counter + 1,
-            ..self.holder.clone()
-        };
+        let raised = Holder { counter: self.holder.counter + 1, ..self.holder.clone() };
         durable::json_temp(self.dir(), &raised, 0o644)?.rename(&self.path)?;
         self.holder = raised;
         Ok(true)
@@ -91,9 +88,7 @@ impl Watch {
     /// Takes an observation at `now` (time since any fixed start); how long the counter of this token has stood still.
     pub fn observe(&mut self, token: &str, counter: u64, now: Duration) -> Duration {
         match &self.seen {
-            Some((seen_token, seen_counter, since))
-                if seen_token == token && *seen_counter == counter =>
-            {
+            Some((seen_token, seen_counter, since)) if seen_token == token && *seen_counter == counter => {
                 now.saturating_sub(*since)
             }
             _ => {
@@ -114,13 +109,7 @@ impl Store {
     pub fn claim(&self, recipe: &Digest, owner: &str) -> Result<Acquired, Error> {
         let path = self.layout().claim(recipe);
         let token = Writer::current().temp_name();
-        let holder = Holder {
-            format: FORMAT,
-            recipe: *recipe,
-            owner: owner.to_owned(),
-            token,
-            counter: 0,
-        };
+        let holder = Holder { format: FORMAT, recipe: *recipe, owner: owner.to_owned(), token, counter: 0 };
         let dir = path.parent().unwrap_or(self.root());
         let temp = durable::json_temp(dir, &holder, 0o644)?;
         loop {
@@ -135,12 +124,7 @@ impl Store {
     }
 
     /// Takes over a claim that `seen` shows dead. If its owner moved meanwhile, it keeps it.
-    pub fn steal_claim(
-        &self,
-        recipe: &Digest,
-        owner: &str,
-        seen: &Holder,
-    ) -> Result<Acquired, Error> {
+    pub fn steal_claim(&self, recipe: &Digest, owner: &str, seen: &Holder) -> Result<Acquired, Error> {
         let path = self.layout().claim(recipe);
         match read(&path)? {
             Some(now) if now == *seen => {}
@@ -156,10 +140,7 @@ impl Store {
             other => other.map_err(Error::io("steal", &path))?,
         }
         let taken = read(&away);
-        if taken
-            .as_ref()
-            .is_ok_and(|taken| taken.as_ref() != Some(seen))
-        {
+        if taken.as_ref().is_ok_and(|taken| taken.as_ref() != Some(seen)) {
             // A new claim may have the name by now: then both build.
             let _ = std::fs::hard_link(&away, &path);
         }

@@ -35,10 +35,7 @@ impl Temp {
             .mode(0o600)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        Ok(Self {
-            file: Arc::new(file),
-            path,
-        })
+        Ok(Self { file: Arc::new(file), path })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -47,9 +44,7 @@ impl Temp {
 
     /// Sets the mode and brings the bytes to the disk.
     pub(crate) fn seal(&self, mode: u32) -> Result<(), Error> {
-        self.file
-            .set_permissions(Permissions::from_mode(mode))
-            .map_err(Error::io("set the mode of", &self.path))?;
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &self.path))?;
         self.file.sync_all().map_err(Error::io("fsync", &self.path))
     }
 
@@ -59,11 +54,7 @@ impl Temp {
             Ok(()) => {}
             // A lost reply makes an NFS client send the call again, and the second answer is EEXIST: then the file has two names.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let links = self
-                    .file
-                    .metadata()
-                    .map_err(Error::io("stat", &self.path))?
-                    .nlink();
+                let links = self.file.metadata().map_err(Error::io("stat", &self.path))?.nlink();
                 if !is_own_link(links, same_file(&self.path, target)) {
                     return Ok(Link::Taken);
                 }
@@ -117,9 +108,7 @@ pub(crate) fn make_dirs(path: &Path) -> Result<(), Error> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let Some(parent) = parent else {
                 return Err(Error::io("make directory", path)(error));
             };
@@ -136,21 +125,14 @@ pub(crate) fn make_dirs(path: &Path) -> Result<(), Error> {
 }
 
 fn open_as_parent(path: &Path) -> Result<(), Error> {
-    let mode = |path: &Path| {
-        std::fs::metadata(path)
-            .map(|metadata| metadata.mode())
-            .map_err(Error::io("stat", path))
-    };
+    let mode = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.mode()).map_err(Error::io("stat", path));
     // Read and search are taken over, writing is the owner's; a set-group-ID bit that mkdir gave stays.
     let wanted = mode(parent_of(path))? & 0o055 | 0o700 | mode(path)? & 0o7000;
-    std::fs::set_permissions(path, Permissions::from_mode(wanted))
-        .map_err(Error::io("set the mode of", path))
+    std::fs::set_permissions(path, Permissions::from_mode(wanted)).map_err(Error::io("set the mode of", path))
 }
 
 fn parent_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
@@ -172,11 +154,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
 pub(crate) fn open_existing(path: &Path) -> Result<Option<File>, Error> {
     retry_stale(|| File::open(path)).map_or_else(
         |error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                Ok(None)
-            } else {
-                Err(Error::io("open", path)(error))
-            }
+            if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(Error::io("open", path)(error)) }
         },
         |file| Ok(Some(file)),
     )
@@ -190,10 +168,7 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Err
         Ok(bytes)
     };
     match retry_stale(read) {
-        Ok(bytes) if bytes.len() as u64 > limit => Err(Error::TooLarge {
-            path: path.to_owned(),
-            limit,
-        }),
+        Ok(bytes) if bytes.len() as u64 > limit => Err(Error::TooLarge { path: path.to_owned(), limit }),
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
@@ -214,11 +189,7 @@ fn retry_stale<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// Reads JSON with a `format` number; None if there is no file. Unknown fields are tolerated, newer formats refused.
-pub(crate) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-    limit: u64,
-    format: u32,
-) -> Result<Option<T>, Error> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64, format: u32) -> Result<Option<T>, Error> {
     #[derive(serde::Deserialize)]
     struct Head {
         format: u32,
@@ -226,17 +197,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(
     let Some(bytes) = read_small(path, limit)? else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| Error::Damaged {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let damaged = |error: serde_json::Error| Error::Damaged { path: path.to_owned(), reason: error.to_string() };
     let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
     if head.format > format {
-        return Err(Error::FileFormat {
-            path: path.to_owned(),
-            found: head.format,
-            known: format,
-        });
+        return Err(Error::FileFormat { path: path.to_owned(), found: head.format, known: format });
     }
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
@@ -244,12 +208,9 @@ pub(crate) fn read_json<T: DeserializeOwned>(
 /// A sealed unfinished file that holds `value` as JSON.
 pub(crate) fn json_temp<T: Serialize>(dir: &Path, value: &T, mode: u32) -> Result<Temp, Error> {
     let temp = Temp::create(dir)?;
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|error| Error::io("encode", dir)(error.into()))?;
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io("encode", dir)(error.into()))?;
     bytes.push(b'\n');
-    (&*temp.file)
-        .write_all(&bytes)
-        .map_err(Error::io("write", temp.path()))?;
+    (&*temp.file).write_all(&bytes).map_err(Error::io("write", temp.path()))?;
     temp.seal(mode)?;
     Ok(temp)
 }
@@ -257,12 +218,7 @@ pub(crate) fn json_temp<T: Serialize>(dir: &Path, value: &T, mode: u32) -> Resul
 /// The UTF-8 names in a directory, unfinished files left out; none if there is no such directory.
 pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
     let entries = match std::fs::read_dir(dir) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
         other => other.map_err(Error::io("list", dir))?,
@@ -270,11 +226,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(Error::io("list", dir))?.file_name();
-        names.extend(
-            name.into_string()
-                .ok()
-                .filter(|name| !name.starts_with(TEMP_PREFIX)),
-        );
+        names.extend(name.into_string().ok().filter(|name| !name.starts_with(TEMP_PREFIX)));
     }
     Ok(names)
 }
@@ -308,18 +260,10 @@ mod tests {
 
     #[test]
     fn whose_link_it_is() {
-        for (links, same_file, expected) in [
-            (1, false, false),
-            (1, true, false),
-            (2, false, false),
-            (2, true, true),
-            (3, true, true),
-        ] {
-            assert_eq!(
-                is_own_link(links, same_file),
-                expected,
-                "{links} {same_file}"
-            );
+        for (links, same_file, expected) in
+            [(1, false, false), (1, true, false), (2, false, false), (2, true, true), (3, true, true)]
+        {
+            assert_eq!(is_own_link(links, same_file), expected, "{links} {same_file}");
         }
     }
 
@@ -328,16 +272,10 @@ mod tests {
         let mut tries = 0;
         let result = retry_stale(|| {
             tries += 1;
-            if tries < 3 {
-                Err(io::ErrorKind::StaleNetworkFileHandle.into())
-            } else {
-                Ok(tries)
-            }
+            if tries < 3 { Err(io::ErrorKind::StaleNetworkFileHandle.into()) } else { Ok(tries) }
         });
         assert_eq!(result.unwrap(), 3);
-        assert!(
-            retry_stale(|| Err::<(), _>(io::ErrorKind::StaleNetworkFileHandle.into())).is_err()
-        );
+        assert!(retry_stale(|| Err::<(), _>(io::ErrorKind::StaleNetworkFileHandle.into())).is_err());
     }
 
     #[test]

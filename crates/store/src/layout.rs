@@ -35,9 +35,7 @@ pub struct Layout {
 
 impl Layout {
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     pub fn root(&self) -> &Path {
@@ -60,10 +58,7 @@ impl Layout {
 
     pub fn recipe(&self, key: &Digest) -> PathBuf {
         let hex = key.hex();
-        self.root
-            .join("recipes/sha256")
-            .join(&hex[..2])
-            .join(format!("{hex}.json"))
+        self.root.join("recipes/sha256").join(&hex[..2]).join(format!("{hex}.json"))
     }
 
     pub fn refs(&self) -> PathBuf {
@@ -82,9 +77,7 @@ impl Layout {
     }
 
     pub fn claim(&self, recipe: &Digest) -> PathBuf {
-        self.root
-            .join("claims")
-            .join(format!("{}.json", recipe.hex()))
+        self.root.join("claims").join(format!("{}.json", recipe.hex()))
     }
 
     pub fn leases(&self) -> PathBuf {

@@ -43,20 +43,10 @@ impl LeaseWriter {
         let token = Writer::current().temp_name();
         let lease = match store.read_lease(node) {
             Ok(Some(earlier)) => Lease { token, ..earlier },
-            Ok(None) => Lease {
-                format: FORMAT,
-                node: node.to_owned(),
-                token,
-                counter: 0,
-                digests: BTreeSet::new(),
-            },
+            Ok(None) => Lease { format: FORMAT, node: node.to_owned(), token, counter: 0, digests: BTreeSet::new() },
             Err(error) => return Err(error),
         };
-        let mut writer = Self {
-            path,
-            dir: store.layout().leases(),
-            lease,
-        };
+        let mut writer = Self { path, dir: store.layout().leases(), lease };
         writer.heartbeat()?;
         Ok(writer)
     }
@@ -106,10 +96,8 @@ impl Store {
     /// The nodes that have a lease, sorted; from a listing, which may be stale.
     pub fn list_leases(&self) -> Result<Vec<String>, Error> {
         let names = durable::list(&self.layout().leases())?;
-        let mut nodes: Vec<String> = names
-            .iter()
-            .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
-            .collect();
+        let mut nodes: Vec<String> =
+            names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect();
         nodes.retain(|node| crate::names::check_node(node).is_ok());
         nodes.sort_unstable();
         Ok(nodes)

@@ -52,19 +52,10 @@ pub(crate) fn find(dir: &Path, depth: usize) -> Result<Vec<Leftover>, Error> {
             let name = entry.file_name();
             if metadata.is_dir() && depth > 0 {
                 directories.push((entry.path(), depth - 1));
-            } else if metadata.is_file()
-                && name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes())
-            {
+            } else if metadata.is_file() && name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
                 let writer = name.to_str().and_then(Writer::of_temp_name);
-                let liveness = writer.map_or(Liveness::Unknown, |writer| {
-                    writer.liveness(&observer, start_time)
-                });
-                found.push(Leftover {
-                    path: entry.path(),
-                    liveness,
-                    len: metadata.len(),
-                    stamp: stamp(&metadata),
-                });
+                let liveness = writer.map_or(Liveness::Unknown, |writer| writer.liveness(&observer, start_time));
+                found.push(Leftover { path: entry.path(), liveness, len: metadata.len(), stamp: stamp(&metadata) });
             }
         }
     }
@@ -73,10 +64,7 @@ pub(crate) fn find(dir: &Path, depth: usize) -> Result<Vec<Leftover>, Error> {
 
 pub(crate) fn remove_dead(found: &[Leftover]) -> Result<usize, Error> {
     let mut removed = 0;
-    for leftover in found
-        .iter()
-        .filter(|leftover| leftover.liveness == Liveness::Dead)
-    {
+    for leftover in found.iter().filter(|leftover| leftover.liveness == Liveness::Dead) {
         removed += usize::from(leftover.remove()?);
     }
     Ok(removed)
@@ -95,7 +83,5 @@ fn stamp(metadata: &std::fs::Metadata) -> u64 {
     parts
         .iter()
         .flat_map(|part| part.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

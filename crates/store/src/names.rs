@@ -16,11 +16,7 @@ pub fn check_namespace(value: &str) -> Result<(), Error> {
         return Ok(());
     }
     let rule = "want 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends";
-    Err(Error::Name {
-        what: "namespace",
-        value: value.to_owned(),
-        rule,
-    })
+    Err(Error::Name { what: "namespace", value: value.to_owned(), rule })
 }
 
 /// An image's name: a DNS subdomain.
@@ -38,11 +34,7 @@ fn check_subdomain(what: &'static str, value: &str) -> Result<(), Error> {
         return Ok(());
     }
     let rule = "want at most 253 of a-z, 0-9, '-' and '.', with a letter or digit at both ends of each part";
-    Err(Error::Name {
-        what,
-        value: value.to_owned(),
-        rule,
-    })
+    Err(Error::Name { what, value: value.to_owned(), rule })
 }
 
 fn is_label(text: &str) -> bool {
@@ -51,9 +43,7 @@ fn is_label(text: &str) -> bool {
 
 /// Like a label, but as long as the whole name allows: Kubernetes bounds the name, not its parts.
 fn is_subdomain_part(text: &str) -> bool {
-    let edge = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = text.as_bytes();
     let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner)

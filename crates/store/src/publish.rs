@@ -80,9 +80,7 @@ impl Linked {
             durable::make_dirs(parent_of(&self.path))?;
             self.temp.link(&self.path)?;
         }
-        Err(Error::Vanished {
-            digest: self.digest,
-        })
+        Err(Error::Vanished { digest: self.digest })
     }
 }
 
@@ -91,9 +89,7 @@ const TRIES: u32 = 8;
 impl Store {
     /// A file to write an artifact into.
     pub fn begin(&self) -> Result<Pending, Error> {
-        Ok(Pending {
-            temp: Temp::create(&self.layout().artifacts())?,
-        })
+        Ok(Pending { temp: Temp::create(&self.layout().artifacts())? })
     }
 
     /// Gives a complete artifact its name. `digest` and `len` are what the builder hashed and wrote.
@@ -105,17 +101,9 @@ impl Store {
         visibility: Visibility,
     ) -> Result<Linked, Error> {
         let Pending { temp } = pending;
-        let found = temp
-            .file
-            .metadata()
-            .map_err(Error::io("stat", temp.path()))?
-            .len();
+        let found = temp.file.metadata().map_err(Error::io("stat", temp.path()))?.len();
         if found != len {
-            return Err(Error::Length {
-                digest: *digest,
-                found,
-                expected: len,
-            });
+            return Err(Error::Length { digest: *digest, found, expected: len });
         }
         if let (Visibility::Private, Some(group)) = (visibility, self.agent_group()) {
             std::os::unix::fs::fchown(&temp.file, None, Some(group))
@@ -127,36 +115,23 @@ impl Store {
         durable::make_dirs(parent_of(&path))?;
         for _ in 0..TRIES {
             let link = temp.link(&path)?;
-            let done =
-                link == Link::Made || self.accept_existing(&path, digest, len, visibility)?;
+            let done = link == Link::Made || self.accept_existing(&path, digest, len, visibility)?;
             if done {
-                return Ok(Linked {
-                    temp,
-                    digest: *digest,
-                    path,
-                });
+                return Ok(Linked { temp, digest: *digest, path });
             }
         }
         Err(Error::Vanished { digest: *digest })
     }
 
     /// Whether what has the name already is the artifact. A damaged file is moved to the trash (open handles stay valid).
-    fn accept_existing(
-        &self,
-        path: &Path,
-        digest: &Digest,
-        len: u64,
-        visibility: Visibility,
-    ) -> Result<bool, Error> {
+    fn accept_existing(&self, path: &Path, digest: &Digest, len: u64, visibility: Visibility) -> Result<bool, Error> {
         let Some(file) = durable::open_existing(path)? else {
             return Ok(false);
         };
         let metadata = file.metadata().map_err(Error::io("stat", path))?;
         if metadata.len() == len && hash(&file, path)? == *digest {
             // Widened here, narrowed only by whoever knows all refs of the digest.
-            if visibility == Visibility::Public
-                && metadata.mode() & 0o7777 != Visibility::Public.mode()
-            {
+            if visibility == Visibility::Public && metadata.mode() & 0o7777 != Visibility::Public.mode() {
                 file.set_permissions(Permissions::from_mode(Visibility::Public.mode()))
                     .map_err(Error::io("set the mode of", path))?;
             }
@@ -187,11 +162,9 @@ impl Store {
             return Ok(false);
         };
         if let (Visibility::Private, Some(group)) = (visibility, self.agent_group()) {
-            std::os::unix::fs::fchown(&file, None, Some(group))
-                .map_err(Error::io("give to the agent group", &path))?;
+            std::os::unix::fs::fchown(&file, None, Some(group)).map_err(Error::io("give to the agent group", &path))?;
         }
-        file.set_permissions(Permissions::from_mode(visibility.mode()))
-            .map_err(Error::io("set the mode of", &path))?;
+        file.set_permissions(Permissions::from_mode(visibility.mode())).map_err(Error::io("set the mode of", &path))?;
         Ok(true)
     }
 }

@@ -26,12 +26,7 @@ pub struct RecipeRecord {
 
 impl RecipeRecord {
     pub fn new(recipe: Digest, digest: Digest, size: u64) -> Self {
-        Self {
-            format: FORMAT,
-            recipe,
-            digest,
-            size,
-        }
+        Self { format: FORMAT, recipe, digest, size }
     }
 }
 
@@ -41,10 +36,9 @@ impl Store {
         let path = self.layout().recipe(key);
         let record: Option<RecipeRecord> = durable::read_json(&path, LIMIT, FORMAT)?;
         match record {
-            Some(record) if record.recipe != *key => Err(Error::Damaged {
-                path,
-                reason: format!("it names the recipe {}", record.recipe),
-            }),
+            Some(record) if record.recipe != *key => {
+                Err(Error::Damaged { path, reason: format!("it names the recipe {}", record.recipe) })
+            }
             Some(record) => {
                 let artifact = self.open_artifact(&record.digest)?;
                 let is_whole = |file: &File| {

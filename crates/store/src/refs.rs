@@ -116,17 +116,8 @@ struct Revision {
 
 impl Revision {
     fn into_ref(self) -> Option<Ref> {
-        let Self {
-            revision,
-            generation,
-            content,
-            ..
-        } = self;
-        content.map(|content| Ref {
-            revision,
-            generation,
-            content,
-        })
+        let Self { revision, generation, content, .. } = self;
+        content.map(|content| Ref { revision, generation, content })
     }
 }
 
@@ -139,20 +130,12 @@ enum Step {
 }
 
 fn decide(newest: Option<&Revision>, content: Option<&RefContent>, generation: u64) -> Step {
-    let next = |revision| {
-        Step::Write(Box::new(Revision {
-            format: FORMAT,
-            revision,
-            generation,
-            content: content.cloned(),
-        }))
-    };
+    let next =
+        |revision| Step::Write(Box::new(Revision { format: FORMAT, revision, generation, content: content.cloned() }));
     match newest {
         None if content.is_none() => Step::Keep,
         None => next(1),
-        Some(newest) if newest.generation > generation => Step::Refuse {
-            found: newest.generation,
-        },
+        Some(newest) if newest.generation > generation => Step::Refuse { found: newest.generation },
         Some(newest) if says_the_same(newest.content.as_ref(), content) => Step::Keep,
         Some(newest) => next(newest.revision + 1),
     }
@@ -161,12 +144,7 @@ fn decide(newest: Option<&Revision>, content: Option<&RefContent>, generation: u
 fn says_the_same(a: Option<&RefContent>, b: Option<&RefContent>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => {
-            *a == RefContent {
-                published_at: a.published_at,
-                ..b.clone()
-            }
-        }
+        (Some(a), Some(b)) => *a == RefContent { published_at: a.published_at, ..b.clone() },
         _ => false,
     }
 }
@@ -174,48 +152,29 @@ fn says_the_same(a: Option<&RefContent>, b: Option<&RefContent>) -> bool {
 impl Store {
     /// Writes what a name points at, keeping `history` older revisions. Refused with [`Error::Fenced`] when a writer of a higher
     /// generation has been here.
-    pub fn write_ref(
-        &self,
-        content: &RefContent,
-        generation: u64,
-        history: u32,
-    ) -> Result<Written, Error> {
-        self.write_revision(
-            &content.namespace,
-            &content.name,
-            Some(content),
-            generation,
-            history,
-        )
-        .map(|(revision, new)| (revision.and_then(Revision::into_ref), new))
-        .and_then(|(written, new)| match (written, new) {
-            (Some(it), true) => Ok(Written::New(it)),
-            (Some(it), false) => Ok(Written::Unchanged(it)),
-            // Content was given, so the newest revision has some: decide() never keeps a tombstone then.
-            (None, _) => Err(contended(&content.namespace, &content.name)),
-        })
+    pub fn write_ref(&self, content: &RefContent, generation: u64, history: u32) -> Result<Written, Error> {
+        self.write_revision(&content.namespace, &content.name, Some(content), generation, history)
+            .map(|(revision, new)| (revision.and_then(Revision::into_ref), new))
+            .and_then(|(written, new)| match (written, new) {
+                (Some(it), true) => Ok(Written::New(it)),
+                (Some(it), false) => Ok(Written::Unchanged(it)),
+                // Content was given, so the newest revision has some: decide() never keeps a tombstone then.
+                (None, _) => Err(contended(&content.namespace, &content.name)),
+            })
     }
 
     /// Removes a name: a tombstone becomes the newest revision, older ones go. False if there was nothing.
     pub fn remove_ref(&self, namespace: &str, name: &str, generation: u64) -> Result<bool, Error> {
-        self.write_revision(namespace, name, None, generation, 0)
-            .map(|(_, new)| new)
+        self.write_revision(namespace, name, None, generation, 0).map(|(_, new)| new)
     }
 
     /// What a name points at now; None if it does not exist or was removed.
     pub fn read_ref(&self, namespace: &str, name: &str) -> Result<Option<Ref>, Error> {
-        Ok(self
-            .newest(&self.layout().ref_dir(namespace, name)?)?
-            .and_then(Revision::into_ref))
+        Ok(self.newest(&self.layout().ref_dir(namespace, name)?)?.and_then(Revision::into_ref))
     }
 
     /// Like [`Store::read_ref`], for a reader that has seen revision `known`: never shows an older one.
-    pub fn read_ref_since(
-        &self,
-        namespace: &str,
-        name: &str,
-        known: u64,
-    ) -> Result<Option<Ref>, Error> {
+    pub fn read_ref_since(&self, namespace: &str, name: &str, known: u64) -> Result<Option<Ref>, Error> {
         let dir = self.layout().ref_dir(namespace, name)?;
         let mut found = 0;
         for tries in 0..READ_TRIES {
@@ -228,12 +187,7 @@ impl Store {
                 return Ok(newest.and_then(Revision::into_ref));
             }
         }
-        Err(Error::WentBack {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            found,
-            known,
-        })
+        Err(Error::WentBack { namespace: namespace.to_owned(), name: name.to_owned(), found, known })
     }
 
     /// The revisions that are kept, newest first, tombstones left out. From a listing: on NFS it may miss the youngest.
@@ -255,9 +209,7 @@ impl Store {
         let mut names = Vec::new();
         for namespace in durable::list(&self.layout().refs())? {
             for name in durable::list(&self.layout().refs().join(&namespace))? {
-                if crate::names::check_namespace(&namespace).is_ok()
-                    && crate::names::check_name(&name).is_ok()
-                {
+                if crate::names::check_namespace(&namespace).is_ok() && crate::names::check_name(&name).is_ok() {
                     names.push((namespace.clone(), name));
                 }
             }
@@ -282,12 +234,7 @@ impl Store {
                 Step::Keep => return Ok((newest, false)),
                 Step::Refuse { found } => {
                     let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                    return Err(Error::Fenced {
-                        namespace,
-                        name,
-                        found,
-                        own: generation,
-                    });
+                    return Err(Error::Fenced { namespace, name, found, own: generation });
                 }
                 Step::Write(revision) => {
                     durable::make_dirs(&dir)?;
@@ -332,23 +279,14 @@ impl Store {
 }
 
 fn contended(namespace: &str, name: &str) -> Error {
-    Error::Contended {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        tries: WRITE_TRIES,
-    }
+    Error::Contended { namespace: namespace.to_owned(), name: name.to_owned(), tries: WRITE_TRIES }
 }
 
 /// Reads a revision; one that was written for another name is refused, for its access rules are not this name's.
 fn read_revision(path: &Path) -> Result<Option<Revision>, Error> {
     let revision: Option<Revision> = durable::read_json(path, LIMIT, FORMAT)?;
-    let content = revision
-        .as_ref()
-        .and_then(|revision| revision.content.as_ref());
-    if let Some(RefContent {
-        namespace, name, ..
-    }) = content.filter(|content| !path_names(path, content))
-    {
+    let content = revision.as_ref().and_then(|revision| revision.content.as_ref());
+    if let Some(RefContent { namespace, name, .. }) = content.filter(|content| !path_names(path, content)) {
         return Err(Error::Damaged {
             path: path.to_owned(),
             reason: format!("it is a revision of {namespace}/{name}"),
@@ -360,12 +298,8 @@ fn read_revision(path: &Path) -> Result<Option<Revision>, Error> {
 /// Whether `refs/<namespace>/<name>/<file>` is the content's own.
 fn path_names(path: &Path, content: &RefContent) -> bool {
     let mut parents = path.ancestors().skip(1).filter_map(Path::file_name);
-    parents
-        .next()
-        .is_some_and(|name| name == content.name.as_str())
-        && parents
-            .next()
-            .is_some_and(|namespace| namespace == content.namespace.as_str())
+    parents.next().is_some_and(|name| name == content.name.as_str())
+        && parents.next().is_some_and(|namespace| namespace == content.namespace.as_str())
 }
 
 fn link_revision(dir: &Path, revision: &Revision) -> Result<bool, Error> {
@@ -390,10 +324,7 @@ fn prune(dir: &Path, newest: u64, history: u32) -> Result<(), Error> {
 
 fn list_revisions(dir: &Path) -> Result<Vec<u64>, Error> {
     let names = durable::list(dir)?;
-    Ok(names
-        .iter()
-        .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
-        .collect())
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
 }
 
 #[cfg(test)]

@@ -50,14 +50,7 @@ impl Store {
                 .map_err(Error::io("set the mode of", &leases))?;
         }
         // The format file comes last: a directory without it is no store yet.
-        let temp = durable::json_temp(
-            root,
-            &FormatFile {
-                format: FORMAT,
-                agent_group,
-            },
-            0o644,
-        )?;
+        let temp = durable::json_temp(root, &FormatFile { format: FORMAT, agent_group }, 0o644)?;
         match temp.link(&layout.format_file())? {
             Link::Made | Link::Taken => Self::open(root),
         }
@@ -66,22 +59,10 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let layout = Layout::new(root);
         // The format number is read first and by itself: a newer store may have another shape altogether.
-        match durable::read_json::<FormatFile>(
-            &layout.format_file(),
-            layout::FORMAT_FILE_LIMIT,
-            FORMAT,
-        ) {
-            Ok(Some(file)) => Ok(Self {
-                layout,
-                agent_group: file.agent_group,
-            }),
-            Ok(None) => Err(Error::NotAStore {
-                root: root.to_owned(),
-            }),
-            Err(Error::FileFormat { found, .. }) => Err(Error::StoreFormat {
-                root: root.to_owned(),
-                found,
-            }),
+        match durable::read_json::<FormatFile>(&layout.format_file(), layout::FORMAT_FILE_LIMIT, FORMAT) {
+            Ok(Some(file)) => Ok(Self { layout, agent_group: file.agent_group }),
+            Ok(None) => Err(Error::NotAStore { root: root.to_owned() }),
+            Err(Error::FileFormat { found, .. }) => Err(Error::StoreFormat { root: root.to_owned(), found }),
             Err(error) => Err(error),
         }
     }

@@ -33,15 +33,9 @@ impl Writer {
     /// This process.
     pub fn current() -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let pid_namespace = std::fs::read_link("/proc/self/ns/pid")
-            .map(|link| link.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let digits = |text: &str| {
-            text.chars()
-                .filter(char::is_ascii_hexdigit)
-                .take(8)
-                .collect::<String>()
-        };
+        let pid_namespace =
+            std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+        let digits = |text: &str| text.chars().filter(char::is_ascii_hexdigit).take(8).collect::<String>();
         let pid = std::process::id();
         Self {
             boot: or_zero(digits(&boot)),
@@ -55,12 +49,7 @@ impl Writer {
     pub(crate) fn temp_name(&self) -> String {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let Self {
-            boot,
-            pid_namespace,
-            pid,
-            start,
-        } = self;
+        let Self { boot, pid_namespace, pid, start } = self;
         format!("{TEMP_PREFIX}{boot}.{pid_namespace}.{pid}.{start}.{number}")
     }
 
@@ -100,9 +89,5 @@ pub fn start_time(pid: u32) -> Option<u64> {
 }
 
 fn or_zero(text: String) -> String {
-    if text.is_empty() {
-        "0".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0".to_owned() } else { text }
 }

@@ -2,9 +2,7 @@
 
 use siforge_reference::Digest;
 use siforge_store::names::{check_name, check_namespace, check_node};
-use siforge_store::{
-    Access, Acquired, Caller, Claim, Error, Holder, LeaseWriter, Namespaces, Store, Watch,
-};
+use siforge_store::{Access, Acquired, Caller, Claim, Error, Holder, LeaseWriter, Namespaces, Store, Watch};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -39,19 +37,9 @@ fn one_of_many_gets_the_claim() {
     let (_root, store) = store();
     let got: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| {
-                scope.spawn(|| {
-                    usize::from(matches!(
-                        store.claim(&digest(1), "x").unwrap(),
-                        Acquired::Mine(_)
-                    ))
-                })
-            })
+            .map(|_| scope.spawn(|| usize::from(matches!(store.claim(&digest(1), "x").unwrap(), Acquired::Mine(_)))))
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(got, 1);
     assert!(store.leftovers().unwrap().is_empty());
@@ -66,9 +54,7 @@ fn a_claim_is_held_raised_and_released() {
     assert!(claim.raise().unwrap());
     assert_eq!(held(store.claim(&digest(1), "two").unwrap()).counter, 1);
     claim.release().unwrap();
-    mine(store.claim(&digest(1), "two").unwrap())
-        .release()
-        .unwrap();
+    mine(store.claim(&digest(1), "two").unwrap()).release().unwrap();
 }
 
 #[test]
@@ -77,19 +63,13 @@ fn only_a_claim_that_stands_still_is_dead() {
     let mut claim = mine(store.claim(&digest(1), "one").unwrap());
     let mut watch = Watch::default();
     let look = || held(store.claim(&digest(1), "two").unwrap());
-    assert!(
-        !watch.is_dead(&look(), PERIOD * 100, PERIOD),
-        "first seen now, whatever the clock says"
-    );
+    assert!(!watch.is_dead(&look(), PERIOD * 100, PERIOD), "first seen now, whatever the clock says");
     assert!(!watch.is_dead(&look(), PERIOD * 102, PERIOD));
     claim.raise().unwrap();
     assert!(!watch.is_dead(&look(), PERIOD * 103, PERIOD), "it moved");
     assert!(!watch.is_dead(&look(), PERIOD * 105, PERIOD));
     assert!(watch.is_dead(&look(), PERIOD * 106, PERIOD));
-    assert!(
-        !watch.is_dead(&look(), PERIOD, PERIOD),
-        "a clock that went back proves nothing"
-    );
+    assert!(!watch.is_dead(&look(), PERIOD, PERIOD), "a clock that went back proves nothing");
 }
 
 #[test]
@@ -98,9 +78,8 @@ fn a_dead_claim_is_stolen_once_and_its_owner_notices() {
     let mut dead = mine(store.claim(&digest(1), "dead").unwrap());
     let seen = held(store.claim(&digest(1), "thief").unwrap());
     let thefts = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| store.steal_claim(&digest(1), "thief", &seen).unwrap()))
-            .collect();
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| store.steal_claim(&digest(1), "thief", &seen).unwrap())).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
@@ -110,11 +89,7 @@ fn a_dead_claim_is_stolen_once_and_its_owner_notices() {
     assert!(thefts >= 1);
     assert!(!dead.raise().unwrap());
     dead.release().unwrap();
-    assert_eq!(
-        held(store.claim(&digest(1), "late").unwrap()).owner,
-        "thief",
-        "a stolen claim is its thief's"
-    );
+    assert_eq!(held(store.claim(&digest(1), "late").unwrap()).owner, "thief", "a stolen claim is its thief's");
 }
 
 #[test]
@@ -123,10 +98,7 @@ fn a_claim_that_moved_is_not_stolen() {
     let mut claim = mine(store.claim(&digest(1), "one").unwrap());
     let seen = held(store.claim(&digest(1), "two").unwrap());
     claim.raise().unwrap();
-    assert_eq!(
-        held(store.steal_claim(&digest(1), "two", &seen).unwrap()).counter,
-        1
-    );
+    assert_eq!(held(store.steal_claim(&digest(1), "two", &seen).unwrap()).counter, 1);
     assert!(claim.raise().unwrap());
 }
 
@@ -159,15 +131,9 @@ fn an_agent_that_comes_back_keeps_what_its_mounts_use() {
     let mut second = LeaseWriter::open(&store, "n").unwrap();
     assert!(second.lease().digests.contains(&digest(1)) && second.lease().counter > counter);
     second.replace(BTreeSet::from([digest(3)])).unwrap();
-    assert_eq!(
-        store.read_lease("n").unwrap().unwrap().digests,
-        BTreeSet::from([digest(3)])
-    );
+    assert_eq!(store.read_lease("n").unwrap().unwrap().digests, BTreeSet::from([digest(3)]));
     std::fs::write(store.layout().lease("n").unwrap(), "{").unwrap();
-    assert!(matches!(
-        LeaseWriter::open(&store, "n"),
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(LeaseWriter::open(&store, "n"), Err(Error::Damaged { .. })));
 }
 
 #[test]
@@ -187,23 +153,10 @@ fn who_may_launch() {
         namespace: namespace.map(Into::into),
     };
     let same = Access::default();
-    let all = Access {
-        namespaces: Namespaces::All,
-        ..Access::default()
-    };
-    let list = Access {
-        namespaces: Namespaces::List(vec!["b".into()]),
-        ..Access::default()
-    };
-    let people = Access {
-        uids: vec![1000],
-        gids: vec![50],
-        ..Access::default()
-    };
-    let everyone = Access {
-        everyone: true,
-        ..Access::default()
-    };
+    let all = Access { namespaces: Namespaces::All, ..Access::default() };
+    let list = Access { namespaces: Namespaces::List(vec!["b".into()]), ..Access::default() };
+    let people = Access { uids: vec![1000], gids: vec![50], ..Access::default() };
+    let everyone = Access { everyone: true, ..Access::default() };
     let table = [
         (&same, caller(1, &[], Some("a")), true),
         (&same, caller(1, &[], Some("b")), false),
@@ -223,11 +176,7 @@ fn who_may_launch() {
         (&everyone, caller(1001, &[], Some("b")), false),
     ];
     for (access, caller, expected) in table {
-        assert_eq!(
-            access.allows("a", &caller),
-            expected,
-            "{access:?} {caller:?}"
-        );
+        assert_eq!(access.allows("a", &caller), expected, "{access:?} {caller:?}");
     }
     let empty: Access = serde_json::from_str("{}").unwrap();
     assert_eq!(empty, Access::default(), "what is not said is not allowed");
@@ -236,18 +185,9 @@ fn who_may_launch() {
 #[test]
 fn only_names_that_a_path_holds() {
     let long = |len: usize| "a".repeat(len);
-    for (good, is_label) in [
-        ("a", true),
-        ("a-b", true),
-        ("0", true),
-        ("a.b", false),
-        ("a.b-c.d", false),
-    ] {
+    for (good, is_label) in [("a", true), ("a-b", true), ("0", true), ("a.b", false), ("a.b-c.d", false)] {
         assert_eq!(check_namespace(good).is_ok(), is_label, "{good}");
-        assert!(
-            check_name(good).is_ok() && check_node(good).is_ok(),
-            "{good}"
-        );
+        assert!(check_name(good).is_ok() && check_node(good).is_ok(), "{good}");
     }
     assert!(check_namespace(&long(63)).is_ok() && check_namespace(&long(64)).is_err());
     assert!(check_name(&long(253)).is_ok() && check_name(&long(254)).is_err());
@@ -272,9 +212,6 @@ fn only_names_that_a_path_holds() {
         "current/..",
         "a.-b",
     ] {
-        assert!(
-            check_name(bad).is_err() && check_namespace(bad).is_err() && check_node(bad).is_err(),
-            "{bad:?}"
-        );
+        assert!(check_name(bad).is_err() && check_namespace(bad).is_err() && check_node(bad).is_err(), "{bad:?}");
     }
 }

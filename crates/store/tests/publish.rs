@@ -31,14 +31,7 @@ fn pending(store: &Store, bytes: &[u8]) -> Pending {
 }
 
 fn publish(store: &Store, bytes: &[u8]) -> Linked {
-    store
-        .publish(
-            pending(store, bytes),
-            &digest(bytes),
-            bytes.len() as u64,
-            Visibility::Private,
-        )
-        .unwrap()
+    store.publish(pending(store, bytes), &digest(bytes), bytes.len() as u64, Visibility::Private).unwrap()
 }
 
 fn read(mut file: File) -> Vec<u8> {
@@ -71,10 +64,7 @@ fn a_published_artifact_has_its_name_and_nothing_else_is_left() {
     let linked = publish(&store, BYTES);
     assert_eq!(linked.path(), store.layout().artifact(&digest(BYTES)));
     assert_eq!(read(linked.settle().unwrap()), BYTES);
-    assert_eq!(
-        files(&store.root().join("sif")),
-        [format!("{}.sif", digest(BYTES).hex())]
-    );
+    assert_eq!(files(&store.root().join("sif")), [format!("{}.sif", digest(BYTES).hex())]);
 }
 
 #[test]
@@ -92,33 +82,16 @@ fn a_builder_that_dies_at_any_step_leaves_nothing_half_written() {
     std::mem::forget(publish(&store, BYTES));
     assert_eq!(artifact(&store, BYTES).unwrap(), BYTES);
     // The next builder is not disturbed by any of it.
-    let ino = store
-        .open_artifact(&digest(BYTES))
-        .unwrap()
-        .unwrap()
-        .metadata()
-        .unwrap()
-        .ino();
+    let ino = store.open_artifact(&digest(BYTES)).unwrap().unwrap().metadata().unwrap().ino();
     publish(&store, BYTES).settle().unwrap();
     assert_eq!(
-        store
-            .open_artifact(&digest(BYTES))
-            .unwrap()
-            .unwrap()
-            .metadata()
-            .unwrap()
-            .ino(),
+        store.open_artifact(&digest(BYTES)).unwrap().unwrap().metadata().unwrap().ino(),
         ino,
         "the first inode stays"
     );
     let leftovers = store.leftovers().unwrap();
     assert_eq!(leftovers.len(), 3);
-    assert!(
-        leftovers
-            .iter()
-            .all(|leftover| leftover.liveness == Liveness::Alive),
-        "this process lives"
-    );
+    assert!(leftovers.iter().all(|leftover| leftover.liveness == Liveness::Alive), "this process lives");
     assert_eq!(store.sweep_dead().unwrap(), 0);
     assert!(leftovers.iter().all(|leftover| leftover.remove().unwrap()));
     assert_eq!(artifact(&store, BYTES).unwrap(), BYTES);
@@ -134,23 +107,12 @@ fn two_publishers_at_once_make_one_artifact() {
             scope.spawn(|| {
                 let pending = pending(&store, &bytes);
                 start.wait();
-                let linked = store
-                    .publish(
-                        pending,
-                        &digest(&bytes),
-                        bytes.len() as u64,
-                        Visibility::Private,
-                    )
-                    .unwrap();
+                let linked = store.publish(pending, &digest(&bytes), bytes.len() as u64, Visibility::Private).unwrap();
                 assert_eq!(read(linked.settle().unwrap()), bytes);
             });
         }
     });
-    assert_eq!(
-        files(&store.root().join("sif")).len(),
-        1,
-        "the losers cleaned up"
-    );
+    assert_eq!(files(&store.root().join("sif")).len(), 1, "the losers cleaned up");
     assert!(files(&store.root().join("trash")).is_empty());
 }
 
@@ -178,66 +140,27 @@ fn a_damaged_artifact_is_replaced_without_disturbing_its_readers() {
 #[test]
 fn a_wrong_length_is_refused() {
     let (_root, store) = store();
-    let error = store
-        .publish(
-            pending(&store, BYTES),
-            &digest(BYTES),
-            5,
-            Visibility::Private,
-        )
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        Error::Length {
-            found: 16,
-            expected: 5,
-            ..
-        }
-    ));
+    let error = store.publish(pending(&store, BYTES), &digest(BYTES), 5, Visibility::Private).unwrap_err();
+    assert!(matches!(error, Error::Length { found: 16, expected: 5, .. }));
     assert!(files(&store.root().join("sif")).is_empty());
 }
 
 #[test]
 fn modes_follow_visibility() {
     let (_root, store) = store();
-    let mode = || {
-        store
-            .open_artifact(&digest(BYTES))
-            .unwrap()
-            .unwrap()
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o7777
-    };
+    let mode =
+        || store.open_artifact(&digest(BYTES)).unwrap().unwrap().metadata().unwrap().permissions().mode() & 0o7777;
     publish(&store, BYTES).settle().unwrap();
     assert_eq!(mode(), 0o640);
-    let public = |visibility| {
-        store
-            .publish(
-                pending(&store, BYTES),
-                &digest(BYTES),
-                BYTES.len() as u64,
-                visibility,
-            )
-            .unwrap()
-    };
+    let public =
+        |visibility| store.publish(pending(&store, BYTES), &digest(BYTES), BYTES.len() as u64, visibility).unwrap();
     public(Visibility::Public);
     assert_eq!(mode(), 0o644);
     public(Visibility::Private);
     assert_eq!(mode(), 0o644, "another ref may be public");
-    assert!(
-        store
-            .set_visibility(&digest(BYTES), Visibility::Private)
-            .unwrap()
-    );
+    assert!(store.set_visibility(&digest(BYTES), Visibility::Private).unwrap());
     assert_eq!(mode(), 0o640);
-    assert!(
-        !store
-            .set_visibility(&digest(b"none"), Visibility::Public)
-            .unwrap()
-    );
+    assert!(!store.set_visibility(&digest(b"none"), Visibility::Public).unwrap());
 }
 
 #[test]
@@ -247,11 +170,7 @@ fn recipes_keep_their_first_artifact_while_it_is_there() {
     assert_eq!(store.recipe(&key).unwrap(), None);
     let record = RecipeRecord::new(key, digest(BYTES), 16);
     assert_eq!(store.record_recipe(record.clone()).unwrap(), record);
-    assert_eq!(
-        store.recipe(&key).unwrap(),
-        None,
-        "its artifact is not there"
-    );
+    assert_eq!(store.recipe(&key).unwrap(), None, "its artifact is not there");
     publish(&store, BYTES).settle().unwrap();
     assert_eq!(store.recipe(&key).unwrap().unwrap(), record);
     std::fs::write(store.layout().artifact(&record.digest), &BYTES[..5]).unwrap();
@@ -273,10 +192,7 @@ fn recipes_keep_their_first_artifact_while_it_is_there() {
 fn blobs_appear_when_they_are_committed() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::at(&dir.path().join("cache/blobs")).unwrap();
-    let (one, two) = (
-        blobs.begin(&digest(BYTES)).unwrap(),
-        blobs.begin(&digest(BYTES)).unwrap(),
-    );
+    let (one, two) = (blobs.begin(&digest(BYTES)).unwrap(), blobs.begin(&digest(BYTES)).unwrap());
     for pending in [&one, &two] {
         let mut file: &File = pending.file();
         file.write_all(BYTES).unwrap();
@@ -294,50 +210,29 @@ fn blobs_appear_when_they_are_committed() {
 #[test]
 fn a_store_says_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Store::open(dir.path()),
-        Err(Error::NotAStore { .. })
-    ));
+    assert!(matches!(Store::open(dir.path()), Err(Error::NotAStore { .. })));
     Store::init(dir.path(), None).unwrap();
     Store::init(dir.path(), None).unwrap();
     assert_eq!(Store::open(dir.path()).unwrap().root(), dir.path());
     let format = dir.path().join("siforge-store");
     std::fs::write(&format, r#"{"format": 2, "shape": "new"}"#).unwrap();
-    assert!(matches!(
-        Store::open(dir.path()),
-        Err(Error::StoreFormat { found: 2, .. })
-    ));
-    assert!(matches!(
-        Store::init(dir.path(), None),
-        Err(Error::StoreFormat { .. })
-    ));
+    assert!(matches!(Store::open(dir.path()), Err(Error::StoreFormat { found: 2, .. })));
+    assert!(matches!(Store::init(dir.path(), None), Err(Error::StoreFormat { .. })));
     std::fs::write(&format, "").unwrap();
-    assert!(matches!(
-        Store::open(dir.path()),
-        Err(Error::Damaged { .. })
-    ));
+    assert!(matches!(Store::open(dir.path()), Err(Error::Damaged { .. })));
 }
 
 #[test]
 fn directories_are_as_open_as_the_root() {
     let dir = tempfile::tempdir().unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
-    for (root_mode, expected) in [
-        (0o755, 0o755),
-        (0o700, 0o700),
-        (0o777, 0o755),
-        (0o2775, 0o2755),
-    ] {
+    for (root_mode, expected) in [(0o755, 0o755), (0o700, 0o700), (0o777, 0o755), (0o2775, 0o2755)] {
         let root = dir.path().join(format!("{root_mode:o}"));
         std::fs::create_dir(&root).unwrap();
         std::fs::set_permissions(&root, PermissionsExt::from_mode(root_mode)).unwrap();
         let store = Store::init(&root, None).unwrap();
         let linked = publish(&store, BYTES);
-        assert_eq!(
-            mode(linked.path().parent().unwrap()),
-            expected,
-            "{root_mode:o}"
-        );
+        assert_eq!(mode(linked.path().parent().unwrap()), expected, "{root_mode:o}");
     }
 }
 
@@ -352,11 +247,7 @@ fn agents_share_a_store_by_their_group() {
     assert_eq!((leases.gid(), leases.mode() & 0o7777), (group, 0o1775));
     let artifact = std::fs::metadata(publish(&store, BYTES).path()).unwrap();
     assert_eq!((artifact.gid(), artifact.mode() & 0o7777), (group, 0o640));
-    assert_eq!(
-        Store::init(dir.path(), None).unwrap().agent_group(),
-        Some(group),
-        "the first word stays"
-    );
+    assert_eq!(Store::init(dir.path(), None).unwrap().agent_group(), Some(group), "the first word stays");
 }
 
 /// The test runs itself as a child that publishes without end, kills it (SIGKILL) and looks at what is there.
@@ -371,11 +262,7 @@ fn kill_9_leaves_nothing_half_written() {
             let bytes = number.to_le_bytes().repeat(30_000);
             let linked = publish(&store, &bytes);
             store
-                .record_recipe(RecipeRecord::new(
-                    digest(&number.to_le_bytes()),
-                    digest(&bytes),
-                    bytes.len() as u64,
-                ))
+                .record_recipe(RecipeRecord::new(digest(&number.to_le_bytes()), digest(&bytes), bytes.len() as u64))
                 .unwrap();
             linked.settle().unwrap();
         }
@@ -389,12 +276,7 @@ fn kill_9_leaves_nothing_half_written() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let published = || {
-            files(&store.root().join("sif"))
-                .iter()
-                .filter(|name| name.ends_with(".sif"))
-                .count()
-        };
+        let published = || files(&store.root().join("sif")).iter().filter(|name| name.ends_with(".sif")).count();
         let before = published();
         let deadline = Instant::now() + Duration::from_secs(60);
         while published() <= before {
@@ -409,10 +291,7 @@ fn kill_9_leaves_nothing_half_written() {
         child.kill().unwrap();
         child.wait().unwrap();
         swept += store.sweep_dead().unwrap();
-        assert!(
-            store.leftovers().unwrap().is_empty(),
-            "what the dead one left is gone"
-        );
+        assert!(store.leftovers().unwrap().is_empty(), "what the dead one left is gone");
         let names = files(&store.root().join("sif"));
         assert!(names.len() > before);
         for name in names {

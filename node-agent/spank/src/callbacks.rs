@@ -32,8 +32,7 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Nothing but callbacks lock it, and SPANK calls one at a time.
 fn with_state<T>(act: impl FnOnce(&mut State) -> T) -> T {
-    let mut state: MutexGuard<'_, Option<State>> =
-        STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state: MutexGuard<'_, Option<State>> = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     act(state.get_or_insert_default())
 }
 
@@ -58,9 +57,7 @@ impl State {
             let pair = environment.iter().find(|(name, _)| name == wanted);
             pair.map(|(_, value)| value.clone())
         };
-        self.given
-            .clone()
-            .or(variable(config::IMAGE), variable(config::BIND))
+        self.given.clone().or(variable(config::IMAGE), variable(config::BIND))
     }
 }
 
@@ -104,8 +101,8 @@ pub(crate) fn option(which: Which, value: Option<OsString>, remote: bool) -> boo
 pub(crate) fn init_post_opt(spank: &Spank) {
     with_state(|state| match spank.context() {
         Context::Local | Context::Allocator => {
-            state.given = std::mem::take(&mut state.given)
-                .or(config::client(config::IMAGE), config::client(config::BIND));
+            state.given =
+                std::mem::take(&mut state.given).or(config::client(config::IMAGE), config::client(config::BIND));
             // An image that the environment misspells fails the step.
             if let Ok(Some(image)) = state.given.image(state.namespace()) {
                 // Not to be had by a step in an allocation: its Prolog has run. It warms and leases by itself.
@@ -155,8 +152,7 @@ pub(crate) fn task_init(spank: &Spank) -> Result<(), Error> {
     }
     let first = spank.local_task()? == 0;
     let handover = state.handover.take();
-    let result = step(spank, state, &given, environment, number)
-        .and_then(|step| step.enter(first, handover.as_ref()));
+    let result = step(spank, state, &given, environment, number).and_then(|step| step.enter(first, handover.as_ref()));
     let changes = match (result, &handover) {
         (Ok(changes), _) => changes,
         (Err(error), Some(handover)) if first => {
@@ -175,13 +171,7 @@ pub(crate) fn task_init(spank: &Spank) -> Result<(), Error> {
     Ok(())
 }
 
-fn step(
-    spank: &Spank,
-    state: State,
-    given: &Given,
-    environment: Vec<Pair>,
-    number: u32,
-) -> Result<Step, Error> {
+fn step(spank: &Spank, state: State, given: &Given, environment: Vec<Pair>, number: u32) -> Result<Step, Error> {
     if let Some(failure) = state.failure {
         return Err(failure);
     }
@@ -192,14 +182,7 @@ fn step(
         binds.extend(argv.first().map(|script| Bind::same(PathBuf::from(script))));
     }
     let image = given.image(state.namespace())?.unwrap_or_default();
-    Ok(Step {
-        socket: state.settings.socket,
-        image,
-        binds,
-        bind_text: given.bind_text(),
-        argv,
-        environment,
-    })
+    Ok(Step { socket: state.settings.socket, image, binds, bind_text: given.bind_text(), argv, environment })
 }
 
 /// Says why, and ends this process as the task that it is. No destructor and no buffer of slurmstepd's is touched.

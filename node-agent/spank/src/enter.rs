@@ -44,25 +44,15 @@ pub(crate) fn keep_capabilities() -> Result<(), Error> {
 }
 
 fn raise_capabilities() -> Result<(), Error> {
-    let sets = CapabilitySets {
-        effective: RAISED,
-        permitted: RAISED,
-        inheritable: CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, sets).map_err(|errno| Error::Call {
-        operation: "raise CAP_SYS_ADMIN and CAP_SYS_CHROOT",
-        source: errno.into(),
-    })
+    let sets = CapabilitySets { effective: RAISED, permitted: RAISED, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)
+        .map_err(|errno| Error::Call { operation: "raise CAP_SYS_ADMIN and CAP_SYS_CHROOT", source: errno.into() })
 }
 
 impl Step {
     /// Enters; the first task of the step makes the namespace, the others wait for it. What is left to slurmstepd: changes
     /// of the environment.
-    pub(crate) fn enter(
-        &self,
-        first: bool,
-        handover: Option<&Handover>,
-    ) -> Result<Vec<Change>, Error> {
+    pub(crate) fn enter(&self, first: bool, handover: Option<&Handover>) -> Result<Vec<Change>, Error> {
         // All that needs no capability comes before there is one: NSS modules, the agent's answer, the user's paths.
         let host = Host::observe().map_err(self.launch())?;
         let plan = self.plan(&host)?;
@@ -76,8 +66,8 @@ impl Step {
             _ => {
                 let (mount, container) = self.ask_agent()?;
                 raise_capabilities()?;
-                let namespace = siforge_launch::build_namespace(&plan, RootFs::Detached(mount))
-                    .map_err(self.launch())?;
+                let namespace =
+                    siforge_launch::build_namespace(&plan, RootFs::Detached(mount)).map_err(self.launch())?;
                 if let Some(handover) = handover {
                     handover.entered(namespace.as_fd(), &container)?;
                 }
@@ -91,51 +81,26 @@ impl Step {
 
     fn plan(&self, host: &Host) -> Result<Plan, Error> {
         let mut binds = self.binds.clone();
-        let pmix = self
-            .environment
-            .iter()
-            .find(|(name, _)| name == PMIX_DIRECTORY);
-        binds.extend(pmix.map(|(_, directory)| Bind {
-            optional: true,
-            ..Bind::same(directory)
-        }));
-        let request = Request {
-            argv: self.argv.clone(),
-            binds,
-            ..Request::default()
-        };
-        siforge_launch::plan::make(&request, host, &siforge_launch::path_kind).map_err(|source| {
-            Error::Plan {
-                image: self.image.clone(),
-                source,
-            }
-        })
+        let pmix = self.environment.iter().find(|(name, _)| name == PMIX_DIRECTORY);
+        binds.extend(pmix.map(|(_, directory)| Bind { optional: true, ..Bind::same(directory) }));
+        let request = Request { argv: self.argv.clone(), binds, ..Request::default() };
+        siforge_launch::plan::make(&request, host, &siforge_launch::path_kind)
+            .map_err(|source| Error::Plan { image: self.image.clone(), source })
     }
 
     /// The image from the agent, who sees the user at the other end, and the container's name.
     fn ask_agent(&self) -> Result<(OwnedFd, OsString), Error> {
-        let failed = |source| Error::Agent {
-            image: self.image.clone(),
-            source,
-        };
-        let request = MountRequest {
-            reference: self.image.clone(),
-            ..MountRequest::default()
-        };
+        let failed = |source| Error::Agent { image: self.image.clone(), source };
+        let request = MountRequest { reference: self.image.clone(), ..MountRequest::default() };
         let mut client = Client::connect(&self.socket).map_err(failed)?;
         let (reply, mount) = client.mount(&request, None).map_err(failed)?;
-        let container = reply
-            .path_hint
-            .map_or_else(|| OsString::from(&self.image), OsString::from);
+        let container = reply.path_hint.map_or_else(|| OsString::from(&self.image), OsString::from);
         Ok((mount, container))
     }
 
     /// Inside: what the image makes of the environment.
     fn environment(&self, host: &Host, container: OsString) -> Result<Vec<Change>, Error> {
-        let root = File::open("/").map_err(|source| Error::Call {
-            operation: "open the image's root",
-            source,
-        })?;
+        let root = File::open("/").map_err(|source| Error::Call { operation: "open the image's root", source })?;
         let options = Options {
             container,
             name: self.image_name().into(),
@@ -148,15 +113,9 @@ impl Step {
     }
 
     fn evaluate(&self, root: BorrowedFd<'_>, options: &Options) -> Result<Vec<Pair>, Error> {
-        let failed = |source| Error::Look {
-            image: self.image.clone(),
-            source,
-        };
+        let failed = |source| Error::Look { image: self.image.clone(), source };
         let seen = Seen::look(root).map_err(failed)?;
-        let decide = |argv: &[OsString]| {
-            seen.process(&self.environment, Mode::Exec, argv, options)
-                .map_err(failed)
-        };
+        let decide = |argv: &[OsString]| seen.process(&self.environment, Mode::Exec, argv, options).map_err(failed);
         let process = decide(&self.argv)?;
         if process.argv == self.argv {
             return Ok(process.env);
@@ -171,9 +130,6 @@ impl Step {
     }
 
     fn launch(&self) -> impl Fn(siforge_launch::Error) -> Error {
-        |source| Error::Launch {
-            image: self.image.clone(),
-            source,
-        }
+        |source| Error::Launch { image: self.image.clone(), source }
     }
 }

@@ -32,14 +32,10 @@ pub(crate) fn changes(before: &[Pair], after: &[Pair]) -> Vec<Change> {
     for (name, value) in before {
         old.entry(name).or_insert(value);
     }
-    let new: BTreeMap<&OsStr, &OsStr> = after
-        .iter()
-        .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
-        .collect();
+    let new: BTreeMap<&OsStr, &OsStr> =
+        after.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())).collect();
     let gone = old.keys().filter(|name| !new.contains_key(*name));
-    let set = new
-        .iter()
-        .filter(|(name, value)| old.get(*name) != Some(*value));
+    let set = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
     gone.map(|name| Change::Unset((*name).to_owned()))
         .chain(set.map(|(name, value)| Change::Set((*name).to_owned(), (*value).to_owned())))
         .collect()
@@ -76,15 +72,10 @@ pub(crate) fn by_scripts(process: &Process) -> Result<Vec<Pair>, Error> {
         .spawn()
         .map_err(|error| failed(format!("start {}: {error}", program.display())))?;
     let mut bytes = Vec::new();
-    let read = child
-        .stdout
-        .take()
-        .map(|stdout| stdout.take(LIMIT).read_to_end(&mut bytes));
+    let read = child.stdout.take().map(|stdout| stdout.take(LIMIT).read_to_end(&mut bytes));
     let status = child.wait();
     match (read, status) {
-        (Some(Ok(_)), Ok(status)) if status.success() => {
-            Ok(bytes.split(|byte| *byte == 0).filter_map(pair).collect())
-        }
+        (Some(Ok(_)), Ok(status)) if status.success() => Ok(bytes.split(|byte| *byte == 0).filter_map(pair).collect()),
         (Some(Err(error)), _) | (_, Err(error)) => Err(failed(error.to_string())),
         (_, Ok(status)) => Err(failed(status.to_string())),
     }
@@ -95,19 +86,13 @@ mod tests {
     use super::*;
 
     fn pairs(text: &[&str]) -> Vec<Pair> {
-        text.iter()
-            .filter_map(|text| pair(text.as_bytes()))
-            .collect()
+        text.iter().filter_map(|text| pair(text.as_bytes())).collect()
     }
 
     #[test]
     fn differences() {
         let check = |before: &[&str], after: &[&str], expect: &[Change]| {
-            assert_eq!(
-                changes(&pairs(before), &pairs(after)),
-                expect,
-                "{before:?} {after:?}"
-            );
+            assert_eq!(changes(&pairs(before), &pairs(after)), expect, "{before:?} {after:?}");
         };
         let set = |name: &str, value: &str| Change::Set(name.into(), value.into());
         let unset = |name: &str| Change::Unset(name.into());
@@ -129,16 +114,10 @@ mod tests {
     #[test]
     fn scripts_leave_their_environment() {
         let process = |script: &str| Process {
-            argv: ["/bin/sh", "-c", script]
-                .iter()
-                .map(OsString::from)
-                .collect(),
+            argv: ["/bin/sh", "-c", script].iter().map(OsString::from).collect(),
             env: pairs(&["PATH=/usr/bin:/bin", "A=1"]),
         };
-        let env = by_scripts(&process(
-            "export B='two\nlines'; exec cat /proc/self/environ",
-        ))
-        .expect("scripts");
+        let env = by_scripts(&process("export B='two\nlines'; exec cat /proc/self/environ")).expect("scripts");
         assert!(env.contains(&("B".into(), "two\nlines".into())), "{env:?}");
         assert!(env.contains(&("A".into(), "1".into())), "{env:?}");
         by_scripts(&process("exit 3")).expect_err("a script fails");

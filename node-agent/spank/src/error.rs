@@ -13,34 +13,20 @@ use siforge_launch::plan::PlanError;
 pub(crate) enum Error {
     #[error("--sif={}: not an image of the store: give NAMESPACE/NAME[@DIGEST] or none (a .sif file starts by: siforge exec)", value.display())]
     Image { value: OsString },
-    #[error(
-        "argument {word:?} in plugstack.conf: know socket=/PATH, namespace=NAME and bind=SRC[:DEST[:ro]]"
-    )]
+    #[error("argument {word:?} in plugstack.conf: know socket=/PATH, namespace=NAME and bind=SRC[:DEST[:ro]]")]
     Argument { word: String },
     #[error(transparent)]
     Bind(#[from] siforge_launch::BindError),
     #[error("--sif={image}: {source}")]
-    Agent {
-        image: String,
-        source: siforge_agent_api::Error,
-    },
+    Agent { image: String, source: siforge_agent_api::Error },
     #[error("--sif={image}: {source}")]
-    Look {
-        image: String,
-        source: siforge_sif::observe::Error,
-    },
+    Look { image: String, source: siforge_sif::observe::Error },
     #[error("--sif={image}: {source}")]
     Plan { image: String, source: PlanError },
     #[error("--sif={image}: {source}")]
-    Launch {
-        image: String,
-        source: siforge_launch::Error,
-    },
+    Launch { image: String, source: siforge_launch::Error },
     #[error("{operation}: {source}")]
-    Call {
-        operation: &'static str,
-        source: io::Error,
-    },
+    Call { operation: &'static str, source: io::Error },
     #[error("the step's first task on this node did not enter the image within {seconds} s")]
     FirstTaskLate { seconds: u64 },
     /// The first task has said why.
@@ -116,22 +102,13 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        let agent = |source: siforge_agent_api::Error| Error::Agent {
-            image: "sif://lab/x".into(),
-            source,
-        };
+        let agent = |source: siforge_agent_api::Error| Error::Agent { image: "sif://lab/x".into(), source };
         let refused = |refusal: Refusal| agent(siforge_agent_api::Error::Refused(refusal));
         let message = || String::from("why");
         let check = |error: Error, code: u8| assert_eq!(error.exit_code(), code, "{error}");
         check(Error::Image { value: "x".into() }, 64);
         check(Error::Argument { word: "x".into() }, 78);
-        check(
-            refused(Refusal::NotFound {
-                message: message(),
-                nearest: None,
-            }),
-            66,
-        );
+        check(refused(Refusal::NotFound { message: message(), nearest: None }), 66);
         check(refused(Refusal::NotAllowed { message: message() }), 77);
         check(refused(Refusal::NotReady { message: message() }), 75);
         check(refused(Refusal::Busy { message: message() }), 75);

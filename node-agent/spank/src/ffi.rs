@@ -98,9 +98,7 @@ impl Spank {
                 callback: option_given,
             };
             // SAFETY: Slurm copies the option (spank_option_register in plugstack.c); its strings are static.
-            check("option table", unsafe {
-                slurm::spank_option_register(self.0, &raw const option)
-            })?;
+            check("option table", unsafe { slurm::spank_option_register(self.0, &raw const option) })?;
         }
         Ok(())
     }
@@ -122,9 +120,7 @@ impl Spank {
     fn number(&self, what: &'static str, item: c_uint) -> Result<u32, Error> {
         let mut number: u32 = 0;
         // SAFETY: each of the items used here is written as 32 bits.
-        check(what, unsafe {
-            slurm::spank_get_item(self.0, item, &raw mut number)
-        })?;
+        check(what, unsafe { slurm::spank_get_item(self.0, item, &raw mut number) })?;
         Ok(number)
     }
 
@@ -133,9 +129,7 @@ impl Spank {
     pub(crate) fn argv(&self) -> Result<Vec<OsString>, Error> {
         let (mut count, mut words): (c_int, *mut *mut c_char) = (0, std::ptr::null_mut());
         // SAFETY: S_JOB_ARGV is written as int and char **.
-        check("command", unsafe {
-            slurm::spank_get_item(self.0, S_JOB_ARGV, &raw mut count, &raw mut words)
-        })?;
+        check("command", unsafe { slurm::spank_get_item(self.0, S_JOB_ARGV, &raw mut count, &raw mut words) })?;
         Ok(strings(words, usize::try_from(count).unwrap_or(0)))
     }
 
@@ -143,30 +137,21 @@ impl Spank {
     pub(crate) fn environment(&self) -> Result<Vec<(OsString, OsString)>, Error> {
         let mut variables: *mut *mut c_char = std::ptr::null_mut();
         // SAFETY: S_JOB_ENV is written as char **.
-        check("environment", unsafe {
-            slurm::spank_get_item(self.0, S_JOB_ENV, &raw mut variables)
-        })?;
+        check("environment", unsafe { slurm::spank_get_item(self.0, S_JOB_ENV, &raw mut variables) })?;
         let pairs = strings(variables, STRINGS_LIMIT);
-        Ok(pairs
-            .iter()
-            .filter_map(|text| crate::environment::pair(text.as_bytes()))
-            .collect())
+        Ok(pairs.iter().filter_map(|text| crate::environment::pair(text.as_bytes())).collect())
     }
 
     pub(crate) fn set_variable(&self, name: &OsStr, value: &OsStr) -> Result<(), Error> {
         let (name, value) = (c_string("variable", name)?, c_string("variable", value)?);
         // SAFETY: two C strings, which Slurm copies.
-        check("way to set a variable", unsafe {
-            slurm::spank_setenv(self.0, name.as_ptr(), value.as_ptr(), 1)
-        })
+        check("way to set a variable", unsafe { slurm::spank_setenv(self.0, name.as_ptr(), value.as_ptr(), 1) })
     }
 
     pub(crate) fn unset_variable(&self, name: &OsStr) -> Result<(), Error> {
         let name = c_string("variable", name)?;
         // SAFETY: a C string.
-        check("way to unset a variable", unsafe {
-            slurm::spank_unsetenv(self.0, name.as_ptr())
-        })
+        check("way to unset a variable", unsafe { slurm::spank_unsetenv(self.0, name.as_ptr()) })
     }
 
     /// Sets `SPANK_<name>` of Prolog and Epilog.
@@ -195,21 +180,11 @@ pub(crate) fn say_error(line: &str) {
 
 fn described(which: Which) -> (&'static CStr, Option<&'static CStr>, &'static CStr) {
     match which {
-        Which::Image => (
-            c"sif",
-            Some(c"NAMESPACE/NAME[@DIGEST]"),
-            c"run the tasks in this image of the store; none: on the host",
-        ),
-        Which::Bind => (
-            c"sif-bind",
-            Some(c"SRC[:DEST[:ro]][,...]"),
-            c"show more of the host inside",
-        ),
-        Which::Batch => (
-            c"sif-batch",
-            None,
-            c"run the batch script itself in the image of --sif, too",
-        ),
+        Which::Image => {
+            (c"sif", Some(c"NAMESPACE/NAME[@DIGEST]"), c"run the tasks in this image of the store; none: on the host")
+        }
+        Which::Bind => (c"sif-bind", Some(c"SRC[:DEST[:ro]][,...]"), c"show more of the host inside"),
+        Which::Batch => (c"sif-batch", None, c"run the batch script itself in the image of --sif, too"),
     }
 }
 
@@ -221,10 +196,7 @@ fn check(what: &'static str, code: c_int) -> Result<(), Error> {
 }
 
 fn c_string(what: &'static str, text: &OsStr) -> Result<CString, Error> {
-    CString::new(text.as_bytes()).map_err(|_| Error::Slurm {
-        what,
-        code: libc::EINVAL,
-    })
+    CString::new(text.as_bytes()).map_err(|_| Error::Slurm { what, code: libc::EINVAL })
 }
 
 /// Copies at most `limit` strings of an array that ends there or with a null.
@@ -285,9 +257,7 @@ fn guarded(callback: impl FnOnce() -> c_int) -> c_int {
 
 extern "C" fn option_given(value: c_int, argument: *const c_char, remote: c_int) -> c_int {
     guarded(|| {
-        let which = usize::try_from(value)
-            .ok()
-            .and_then(|index| Which::ALL.get(index));
+        let which = usize::try_from(value).ok().and_then(|index| Which::ALL.get(index));
         let argument = (!argument.is_null()).then(|| {
             // SAFETY: SPANK passes a C string or null.
             let argument = unsafe { CStr::from_ptr(argument) };
@@ -302,11 +272,7 @@ extern "C" fn option_given(value: c_int, argument: *const c_char, remote: c_int)
 
 /// Called first, in every program that loads the plugin.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn slurm_spank_init(
-    spank: *mut c_void,
-    count: c_int,
-    words: *mut *mut c_char,
-) -> c_int {
+pub(crate) extern "C" fn slurm_spank_init(spank: *mut c_void, count: c_int, words: *mut *mut c_char) -> c_int {
     guarded(|| {
         let words = strings(words, usize::try_from(count).unwrap_or(0));
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
@@ -317,11 +283,7 @@ pub(crate) extern "C" fn slurm_spank_init(
 
 /// After the options, in clients and in slurmstepd.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn slurm_spank_init_post_opt(
-    spank: *mut c_void,
-    _: c_int,
-    _: *mut *mut c_char,
-) -> c_int {
+pub(crate) extern "C" fn slurm_spank_init_post_opt(spank: *mut c_void, _: c_int, _: *mut *mut c_char) -> c_int {
     guarded(|| {
         callbacks::init_post_opt(&Spank(spank));
         0
@@ -330,11 +292,7 @@ pub(crate) extern "C" fn slurm_spank_init_post_opt(
 
 /// In each task, still as root.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn slurm_spank_task_init_privileged(
-    spank: *mut c_void,
-    _: c_int,
-    _: *mut *mut c_char,
-) -> c_int {
+pub(crate) extern "C" fn slurm_spank_task_init_privileged(spank: *mut c_void, _: c_int, _: *mut *mut c_char) -> c_int {
     guarded(|| {
         callbacks::task_init_privileged(&Spank(spank));
         0
@@ -343,11 +301,7 @@ pub(crate) extern "C" fn slurm_spank_task_init_privileged(
 
 /// In each task, as the user, last before execve.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn slurm_spank_task_init(
-    spank: *mut c_void,
-    _: c_int,
-    _: *mut *mut c_char,
-) -> c_int {
+pub(crate) extern "C" fn slurm_spank_task_init(spank: *mut c_void, _: c_int, _: *mut *mut c_char) -> c_int {
     let done = catch_unwind(AssertUnwindSafe(|| callbacks::task_init(&Spank(spank))));
     if let Err(error) = done.unwrap_or(Err(Error::Panicked)) {
         callbacks::end_task(&error);

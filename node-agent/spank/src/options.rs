@@ -40,12 +40,7 @@ pub(crate) struct Given {
 
 impl Given {
     /// Takes an option; says why it can't be used. It is kept all the same, for the node to refuse.
-    pub(crate) fn take(
-        &mut self,
-        which: Which,
-        value: Option<OsString>,
-        namespace: Option<&str>,
-    ) -> Result<(), Error> {
+    pub(crate) fn take(&mut self, which: Which, value: Option<OsString>, namespace: Option<&str>) -> Result<(), Error> {
         let value = value.unwrap_or_default();
         match which {
             Which::Image => {
@@ -68,18 +63,12 @@ impl Given {
     /// What is not given by options, from the environment.
     pub(crate) fn or(self, image: Option<OsString>, bind: Option<OsString>) -> Self {
         let given = |value: Option<OsString>| value.filter(|value| !value.is_empty());
-        Self {
-            image: self.image.or_else(|| given(image)),
-            bind: self.bind.or_else(|| given(bind)),
-            batch: self.batch,
-        }
+        Self { image: self.image.or_else(|| given(image)), bind: self.bind.or_else(|| given(bind)), batch: self.batch }
     }
 
     /// The image, as the agent understands it; `None`: the step runs on the host.
     pub(crate) fn image(&self, namespace: Option<&str>) -> Result<Option<String>, Error> {
-        self.image
-            .as_deref()
-            .map_or(Ok(None), |value| image(value, namespace))
+        self.image.as_deref().map_or(Ok(None), |value| image(value, namespace))
     }
 
     pub(crate) fn binds(&self) -> Result<Vec<Bind>, Error> {
@@ -111,13 +100,8 @@ pub(crate) fn is_batch(step: u32) -> bool {
 
 /// A reference to an image of the store, `sif://namespace/name[@digest]` where the namespace is known.
 fn image(value: &OsStr, namespace: Option<&str>) -> Result<Option<String>, Error> {
-    let invalid = || Error::Image {
-        value: value.to_owned(),
-    };
-    let text = value
-        .to_str()
-        .filter(|text| text.len() <= VALUE_LIMIT)
-        .ok_or_else(invalid)?;
+    let invalid = || Error::Image { value: value.to_owned() };
+    let text = value.to_str().filter(|text| text.len() <= VALUE_LIMIT).ok_or_else(invalid)?;
     if text == NONE {
         return Ok(None);
     }
@@ -127,11 +111,7 @@ fn image(value: &OsStr, namespace: Option<&str>) -> Result<Option<String>, Error
         let reference: StoreRef = text.parse().map_err(|_| invalid())?;
         return Ok(Some(reference.to_string()));
     }
-    let complete = |namespace: &str| {
-        format!("{namespace}/{name}")
-            .parse::<StoreRef>()
-            .map_err(|_| invalid())
-    };
+    let complete = |namespace: &str| format!("{namespace}/{name}").parse::<StoreRef>().map_err(|_| invalid());
     match namespace {
         Some(namespace) => Ok(Some(complete(namespace)?.to_string())),
         // The agent completes it; here any namespace will do to check the rest.
@@ -162,16 +142,7 @@ mod tests {
         let whole = format!("lolcow{digest}");
         check(&whole, None, Ok(Some(&whole)));
         check(&whole, Some("lab"), Ok(Some(&format!("sif://lab/{whole}"))));
-        for wrong in [
-            "",
-            "/x.sif",
-            "./x.sif",
-            "docker://lolcow",
-            "lab/x/y",
-            "Lab/x",
-            "lolcow@x",
-            "a b",
-        ] {
+        for wrong in ["", "/x.sif", "./x.sif", "docker://lolcow", "lab/x/y", "Lab/x", "lolcow@x", "a b"] {
             check(wrong, None, Err(()));
             check(wrong, Some("lab"), Err(()));
         }
@@ -185,22 +156,12 @@ mod tests {
             let (image, bind) = variables();
             given.clone().or(image, bind)
         };
-        assert_eq!(
-            with(&given).image(None).expect("image"),
-            Some("sif://lab/a".into())
-        );
+        assert_eq!(with(&given).image(None).expect("image"), Some("sif://lab/a".into()));
         assert!(with(&given).enters(0));
-        given
-            .take(Which::Image, Some("lab/b".into()), None)
-            .expect("take");
-        assert_eq!(
-            with(&given).image(None).expect("image"),
-            Some("sif://lab/b".into())
-        );
+        given.take(Which::Image, Some("lab/b".into()), None).expect("take");
+        assert_eq!(with(&given).image(None).expect("image"), Some("sif://lab/b".into()));
         assert_eq!(with(&given).bind_text(), "/x");
-        given
-            .take(Which::Image, Some("none".into()), None)
-            .expect("take");
+        given.take(Which::Image, Some("none".into()), None).expect("take");
         assert_eq!(with(&given).image(None).expect("image"), None);
         assert!(!with(&given).enters(0));
         assert!(!given.clone().or(Some("".into()), None).enters(0));
@@ -210,9 +171,7 @@ mod tests {
     fn steps_that_enter() {
         let mut given = Given::default();
         assert!(!given.enters(0));
-        given
-            .take(Which::Image, Some("lab/a".into()), None)
-            .expect("take");
+        given.take(Which::Image, Some("lab/a".into()), None).expect("take");
         let check = |given: &Given, step: u32, expect: bool| {
             assert_eq!(given.enters(step), expect, "{step:x}");
         };
@@ -228,14 +187,10 @@ mod tests {
     #[test]
     fn what_is_refused_is_kept() {
         let mut given = Given::default();
-        given
-            .take(Which::Image, Some("/x.sif".into()), None)
-            .expect_err("a path");
+        given.take(Which::Image, Some("/x.sif".into()), None).expect_err("a path");
         assert!(given.enters(0));
         given.image(None).expect_err("still a path");
-        given
-            .take(Which::Bind, Some("a:b".into()), None)
-            .expect_err("a relative target");
+        given.take(Which::Bind, Some("a:b".into()), None).expect_err("a relative target");
         given.binds().expect_err("still relative");
     }
 }

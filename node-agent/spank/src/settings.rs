@@ -25,11 +25,7 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            socket: siforge_agent_api::DEFAULT_SOCKET.into(),
-            namespace: None,
-            binds: Vec::new(),
-        }
+        Self { socket: siforge_agent_api::DEFAULT_SOCKET.into(), namespace: None, binds: Vec::new() }
     }
 }
 
@@ -45,15 +41,10 @@ impl Settings {
                 }
                 Some(("bind", text)) => {
                     let binds = Bind::parse_list(OsStr::new(text))?;
-                    settings.binds.extend(binds.into_iter().map(|bind| Bind {
-                        optional: true,
-                        ..bind
-                    }));
+                    settings.binds.extend(binds.into_iter().map(|bind| Bind { optional: true, ..bind }));
                 }
                 _ => {
-                    return Err(Error::Argument {
-                        word: word.to_owned(),
-                    });
+                    return Err(Error::Argument { word: word.to_owned() });
                 }
             }
         }
@@ -79,11 +70,7 @@ mod tests {
         check(&[], Ok(base()));
         check(
             &["socket=/x/y", "namespace=lab"],
-            Ok(Settings {
-                socket: "/x/y".into(),
-                namespace: Some("lab".into()),
-                ..base()
-            }),
+            Ok(Settings { socket: "/x/y".into(), namespace: Some("lab".into()), ..base() }),
         );
         check(
             &["bind=/a,/b:/c:ro"],
@@ -91,18 +78,13 @@ mod tests {
                 binds: Bind::parse_list(OsStr::new("/a,/b:/c:ro"))
                     .expect("binds")
                     .into_iter()
-                    .map(|bind| Bind {
-                        optional: true,
-                        ..bind
-                    })
+                    .map(|bind| Bind { optional: true, ..bind })
                     .collect(),
                 ..base()
             }),
         );
         let wrong = |word: &str| {
-            format!(
-                "argument {word:?} in plugstack.conf: know socket=/PATH, namespace=NAME and bind=SRC[:DEST[:ro]]"
-            )
+            format!("argument {word:?} in plugstack.conf: know socket=/PATH, namespace=NAME and bind=SRC[:DEST[:ro]]")
         };
         for word in ["socket=x", "namespace=Lab", "namespace=", "color=red", "x"] {
             check(&[word], Err(&wrong(word)));

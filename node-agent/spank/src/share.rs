@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::Error;
@@ -36,22 +36,14 @@ pub(crate) struct Handover {
 
 impl Handover {
     pub(crate) fn new() -> Result<Self, Error> {
-        let (first, others) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(call("make a socketpair for the step's tasks"))?;
+        let (first, others) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(call("make a socketpair for the step's tasks"))?;
         Ok(Self { first, others })
     }
 
     /// The first task has entered.
-    pub(crate) fn entered(
-        &self,
-        namespace: BorrowedFd<'_>,
-        container: &OsStr,
-    ) -> Result<(), Error> {
+    pub(crate) fn entered(&self, namespace: BorrowedFd<'_>, container: &OsStr) -> Result<(), Error> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let descriptors = [namespace];
@@ -66,12 +58,7 @@ impl Handover {
         self.send(code, &[], &mut SendAncillaryBuffer::default())
     }
 
-    fn send(
-        &self,
-        code: u8,
-        name: &[u8],
-        control: &mut SendAncillaryBuffer<'_, '_, '_>,
-    ) -> Result<(), Error> {
+    fn send(&self, code: u8, name: &[u8], control: &mut SendAncillaryBuffer<'_, '_, '_>) -> Result<(), Error> {
         let code = [code];
         let parts = [IoSlice::new(&code), IoSlice::new(name)];
         rustix::net::sendmsg(&self.first, &parts, control, SendFlags::NOSIGNAL)
@@ -94,9 +81,7 @@ impl Handover {
             let mut poll = [PollFd::new(&self.others, PollFlags::IN)];
             match rustix::event::poll(&mut poll, Some(&timeout)) {
                 Ok(0) => {
-                    return Err(Error::FirstTaskLate {
-                        seconds: patience.as_secs(),
-                    });
+                    return Err(Error::FirstTaskLate { seconds: patience.as_secs() });
                 }
                 Ok(_) => return self.peek(),
                 Err(rustix::io::Errno::INTR) => {}
@@ -110,35 +95,24 @@ impl Handover {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut message = vec![0; 1 + NAME_LIMIT];
         let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC;
-        let received = rustix::net::recvmsg(
-            self.others.as_fd(),
-            &mut [IoSliceMut::new(&mut message)],
-            &mut control,
-            flags,
-        )
-        .map_err(call("receive the step's mount namespace"))?;
+        let received =
+            rustix::net::recvmsg(self.others.as_fd(), &mut [IoSliceMut::new(&mut message)], &mut control, flags)
+                .map_err(call("receive the step's mount namespace"))?;
         let namespace = control.drain().find_map(|part| match part {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         });
         message.truncate(received.bytes);
         match (message.split_first(), namespace) {
-            (Some((0, name)), Some(namespace)) => {
-                Ok((namespace, OsString::from_vec(name.to_vec())))
-            }
+            (Some((0, name)), Some(namespace)) => Ok((namespace, OsString::from_vec(name.to_vec()))),
             (Some((code @ 1.., _)), _) => Err(Error::FirstTaskFailed { code: *code }),
-            _ => Err(call("receive the step's mount namespace")(
-                rustix::io::Errno::BADMSG,
-            )),
+            _ => Err(call("receive the step's mount namespace")(rustix::io::Errno::BADMSG)),
         }
     }
 }
 
 fn call<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Error {
-    move |source| Error::Call {
-        operation,
-        source: source.into(),
-    }
+    move |source| Error::Call { operation, source: source.into() }
 }
 
 #[cfg(test)]
@@ -158,9 +132,7 @@ mod tests {
                 identity(descriptor.as_fd())
             };
             let early: Vec<_> = (0..16).map(|_| scope.spawn(wait)).collect();
-            handover
-                .entered(file.as_fd(), "sif://lab/x".as_ref())
-                .expect("send");
+            handover.entered(file.as_fd(), "sif://lab/x".as_ref()).expect("send");
             let late = scope.spawn(wait);
             for thread in early.into_iter().chain([late]) {
                 assert_eq!(thread.join().expect("thread"), identity(file.as_fd()));

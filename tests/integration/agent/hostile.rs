@@ -36,26 +36,19 @@ fn closing_what_a_refused_client_sent_holds_nobody_up() {
         let last = taken.last_mut().map(|client| client.status());
         matches!(last, Some(Err(_)))
     });
-    assert!(matches!(
-        refusal(site.client().status()),
-        Refusal::Busy { .. }
-    ));
+    assert!(matches!(refusal(site.client().status()), Refusal::Busy { .. }));
 
     // What comes meanwhile is accepted, refused, and closed together with its unread descriptor.
     let (sender, silent) = lingering();
     agent.signal(Signal::STOP);
     let stream = UnixStream::connect(site.socket()).expect("connect");
     let mut hostile = Connection::new(stream, Limits::CLIENT).expect("connection");
-    hostile
-        .send(b"{}".to_vec(), &[sender.as_fd()])
-        .expect("send");
+    hostile.send(b"{}".to_vec(), &[sender.as_fd()]).expect("send");
     drop(sender);
     agent.signal(Signal::CONT);
 
     drop(taken);
-    wait_until(DEADLINE, "the agent answers", || {
-        site.client().status().is_ok()
-    });
+    wait_until(DEADLINE, "the agent answers", || site.client().status().is_ok());
     silent.shutdown(Shutdown::Both).expect("shut down");
 }
 
@@ -65,18 +58,12 @@ fn a_mount_of_a_live_device_keeps_its_flags() {
     let digest = site.publish("tiny", everyone());
     let _agent = site.start(&["--linger", "1"]);
     let mut holder = site.hold(None, "lab/tiny");
-    wait_until(DEADLINE, "the image is unmounted", || {
-        site.mounts(&digest) == 0
-    });
-    site.client()
-        .mount(&mount("lab/tiny"), None)
-        .expect("mount");
+    wait_until(DEADLINE, "the image is unmounted", || site.mounts(&digest) == 0);
+    site.client().mount(&mount("lab/tiny"), None).expect("mount");
     assert_eq!((site.mounts(&digest), site.loops(&digest)), (1, 1));
     // Locked flags stay even for root, who could not give them away then.
     let remounted = siforge_tests::run::run(
-        Command::new(need::program("mount"))
-            .args(["-o", "remount,bind,ro,nosuid,dev"])
-            .arg(site.mount_point(&digest)),
+        Command::new(need::program("mount")).args(["-o", "remount,bind,ro,nosuid,dev"]).arg(site.mount_point(&digest)),
     );
     assert!(!remounted.status.success(), "{remounted}");
     assert_eq!(holder.read(), "tiny");
@@ -93,14 +80,7 @@ fn no_user_fills_a_node_with_leases() {
     let lease = |image: &str| site.ask(Some(user), image, &["lease=mine"])["error"].clone();
     assert!(lease("lab/first").is_null());
     let error = lease("lab/second");
-    assert!(
-        error
-            .as_str()
-            .is_some_and(|text| text.contains("its share")),
-        "{error}"
-    );
+    assert!(error.as_str().is_some_and(|text| text.contains("its share")), "{error}");
     assert!(site.ask(Some(user), "lab/second", &[])["error"].is_null());
-    site.client()
-        .warm(&warm("lab/second", "roots"))
-        .expect("warm");
+    site.client().warm(&warm("lab/second", "roots")).expect("warm");
 }

@@ -36,41 +36,17 @@ fn damaged_files_are_refused_with_the_reason() {
             ("empty", vec![], "SIF"),
             ("no-sif", b"#!/bin/sh\necho not a SIF\n".to_vec(), "SIF"),
             ("cut-in-the-header", good[..100].to_vec(), ""),
-            (
-                "cut-in-the-descriptors",
-                good[..DESCRIPTORS + 700].to_vec(),
-                "",
-            ),
+            ("cut-in-the-descriptors", good[..DESCRIPTORS + 700].to_vec(), ""),
             ("cut-before-the-partition", good[..start].to_vec(), ""),
-            (
-                "cut-in-the-partition",
-                good[..start + size / 2].to_vec(),
-                "",
-            ),
+            ("cut-in-the-partition", good[..start + size / 2].to_vec(), ""),
             ("cut-at-the-end", good[..good.len() - 4096].to_vec(), ""),
             ("another-magic", changed(32, b"FIS_MAGIC\0"), "SIF"),
             ("another-version", changed(42, b"99\0"), "version"),
-            (
-                "no-partition",
-                changed(of_partition, &[0; DESCRIPTOR]),
-                "partition",
-            ),
-            (
-                "partition-beyond-the-end",
-                changed(of_partition + 17, &i64::MAX.to_le_bytes()),
-                "",
-            ),
+            ("no-partition", changed(of_partition, &[0; DESCRIPTOR]), "partition"),
+            ("partition-beyond-the-end", changed(of_partition + 17, &i64::MAX.to_le_bytes()), ""),
             ("no-superblock", changed(start, &garbage), ""),
-            (
-                "tables-beyond-the-end",
-                changed(start + 64, &[0xff; 16]),
-                "",
-            ),
-            (
-                "garbage-tables",
-                changed(start + size - 8192, &[0xa5; 8192]),
-                "",
-            ),
+            ("tables-beyond-the-end", changed(start + 64, &[0xff; 16]), ""),
+            ("garbage-tables", changed(start + size - 8192, &[0xa5; 8192]), ""),
         ];
         for (name, bytes, part) in rows {
             let file = format!("{name}.sif");
@@ -80,10 +56,7 @@ fn damaged_files_are_refused_with_the_reason() {
             assert_refused(siforge, &ran, &[&file, part, "siforge: error: "]);
             let inspected = run_within(DEADLINE, siforge.command().args(["inspect", &file]));
             assert!(!inspected.output().contains("panicked"), "{inspected}");
-            assert!(
-                inspected.success() || inspected.stderr.contains(&file),
-                "{inspected}"
-            );
+            assert!(inspected.success() || inspected.stderr.contains(&file), "{inspected}");
         }
         nothing_mounted_from(siforge.dir());
         // Tests beside this one unpack too, into the same cache, and come to an end.
@@ -101,8 +74,7 @@ fn random_damage_harms_nobody() {
     for siforge in &site().users {
         let good = fs::read(siforge.out().join("static.sif")).unwrap();
         let sif = Sif::open(File::open(siforge.out().join("static.sif")).unwrap()).unwrap();
-        let end = (sif.primary_partition().unwrap().offset + sif.primary_partition().unwrap().size)
-            as usize;
+        let end = (sif.primary_partition().unwrap().offset + sif.primary_partition().unwrap().size) as usize;
         for round in 0..12_usize {
             let mut bytes = good.clone();
             for step in 0..6 {
@@ -117,16 +89,9 @@ fn random_damage_harms_nobody() {
             let file = format!("random-{round}.sif");
             fs::write(siforge.out().join(&file), bytes).unwrap();
             siforge.give(&siforge.out().join(&file));
-            let ran = run_within(
-                DEADLINE,
-                siforge.command().args(["exec", &file, "/busybox", "true"]),
-            );
+            let ran = run_within(DEADLINE, siforge.command().args(["exec", &file, "/busybox", "true"]));
             // The command's own bytes may be hit: then it may die of whatever.
-            assert!(
-                ran.code() != 101 && !ran.output().contains("panicked"),
-                "{}: {ran}",
-                siforge.who()
-            );
+            assert!(ran.code() != 101 && !ran.output().contains("panicked"), "{}: {ran}", siforge.who());
         }
     }
 }

@@ -23,23 +23,10 @@ fn nothing_stays_mounted_or_running() {
             siforge.run(words);
         }
         // What a command left in the background goes with its namespace.
-        let ran = siforge
-            .run(&[
-                "exec",
-                "--pid",
-                "tiny.sif",
-                "sh",
-                "-c",
-                "sleep 1000 & echo started",
-            ])
-            .ok();
+        let ran = siforge.run(&["exec", "--pid", "tiny.sif", "sh", "-c", "sleep 1000 & echo started"]).ok();
         assert_eq!(ran.stdout, "started\n");
         nothing_mounted_from(siforge.dir());
-        assert!(
-            !siforge.files().iter().any(|name| name.contains(".tmp")),
-            "{:?}",
-            siforge.files()
-        );
+        assert!(!siforge.files().iter().any(|name| name.contains(".tmp")), "{:?}", siforge.files());
     }
 }
 
@@ -56,20 +43,13 @@ fn launches_at_once_share_one_unpacked_copy() {
                 let siforge = &siforge;
                 scope.spawn(move || {
                     let script = format!("echo {number}; exit {number}");
-                    let ran = siforge
-                        .run(&["exec", "tiny.sif", "sh", "-c", &script])
-                        .fails_with(number);
+                    let ran = siforge.run(&["exec", "tiny.sif", "sh", "-c", &script]).fails_with(number);
                     assert_eq!(ran.stdout, format!("{number}\n"));
                 });
             }
         });
         let unpacked = fs::read_dir(siforge.cache().join("unpacked")).map_or(0, Iterator::count);
-        assert_eq!(
-            unpacked,
-            usize::from(siforge.who() == "user"),
-            "{}",
-            siforge.who()
-        );
+        assert_eq!(unpacked, usize::from(siforge.who() == "user"), "{}", siforge.who());
     }
 }
 
@@ -91,14 +71,8 @@ fn nobody_else_reads_what_a_user_unpacked() {
         assert_eq!(mode, 0o700, "{words:?}: {mode:o}");
     }
     // Below a cache that was there already, the unpacked trees are still closed.
-    assert_eq!(
-        fs::metadata(user.cache().join("unpacked")).map_or(0o700, |dir| dir.mode() & 0o7777),
-        0o700
-    );
+    assert_eq!(fs::metadata(user.cache().join("unpacked")).map_or(0o700, |dir| dir.mode() & 0o7777), 0o700);
     let stranger = User::with_uid(1001);
-    let looked = run(stranger
-        .command("find")
-        .arg(user.cache().join("unpacked"))
-        .args(["-type", "f"]));
+    let looked = run(stranger.command("find").arg(user.cache().join("unpacked")).args(["-type", "f"]));
     assert_eq!(looked.stdout, "", "{looked}");
 }

@@ -9,9 +9,7 @@ use siforge_tests::image::sha256;
 use siforge_tests::registry::{Auth, Options};
 use siforge_tests::run::run_within;
 use siforge_tests::tar::Kind;
-use siforge_tests::{
-    Compression, Image, Listing, Registry, Siforge, Tar, overlay, push_index, run,
-};
+use siforge_tests::{Compression, Image, Listing, Registry, Siforge, Tar, overlay, push_index, run};
 
 use super::{digest, image, mount, stack};
 
@@ -28,50 +26,29 @@ struct Case {
 
 fn case(what: &'static str, words: &[&str], expect: &[&str]) -> Case {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    Case {
-        what,
-        words: owned(words),
-        expect: owned(expect),
-    }
+    Case { what, words: owned(words), expect: owned(expect) }
 }
 
 /// Fails as told, prints one error and nothing else, leaves no file but verified blobs; gives the message.
 fn check(siforge: &Siforge, case: &Case) -> String {
     let what = case.what;
     let visible = || -> Vec<String> {
-        let verified =
-            |name: &String| name.starts_with("cache/blobs/sha256/") && !name.contains("/.");
-        siforge
-            .files()
-            .into_iter()
-            .filter(|name| !verified(name))
-            .collect()
+        let verified = |name: &String| name.starts_with("cache/blobs/sha256/") && !name.contains("/.");
+        siforge.files().into_iter().filter(|name| !verified(name)).collect()
     };
     let before = visible();
     let mut command = siforge.command();
-    command
-        .args(&case.words)
-        .env("APPTAINER_DOCKER_PASSWORD", PASSWORD);
+    command.args(&case.words).env("APPTAINER_DOCKER_PASSWORD", PASSWORD);
     let ran = run_within(DEADLINE, &mut command).fails_with(255);
-    let errors: Vec<&str> = ran
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("siforge: error: "))
-        .collect();
+    let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("siforge: error: ")).collect();
     let [message] = errors[..] else {
         panic!("{what}: not one error: {ran}");
     };
     for part in &case.expect {
-        assert!(
-            message.contains(part.as_str()),
-            "{what}: {part:?} is not in: {ran}"
-        );
+        assert!(message.contains(part.as_str()), "{what}: {part:?} is not in: {ran}");
     }
     assert_eq!(ran.stdout, "", "{what}");
-    assert!(
-        !ran.output().contains(PASSWORD) && !ran.output().contains("panicked"),
-        "{what}: {ran}"
-    );
+    assert!(!ran.output().contains(PASSWORD) && !ran.output().contains("panicked"), "{what}: {ran}");
     assert_eq!(visible(), before, "{what}: files");
     message.to_owned()
 }
@@ -93,110 +70,28 @@ fn small() -> Vec<u8> {
 
 /// What is wrong, the words, what the message says. Nothing of it is reached: port 1 has no server.
 const TYPED: [(&str, &[&str], &[&str]); 16] = [
-    (
-        "upper case",
-        &["pull", "x.sif", "docker://Lab/Cow"],
-        &["must be lowercase", "Lab/Cow"],
-    ),
-    (
-        "no name",
-        &["pull", "x.sif", "docker://"],
-        &["invalid reference"],
-    ),
-    (
-        "a short digest",
-        &["pull", "x.sif", "docker://a@sha256:12"],
-        &["invalid digest", "sha256:12"],
-    ),
-    (
-        "white space",
-        &["pull", "x.sif", "docker://a b"],
-        &["invalid reference format", "\"a b\""],
-    ),
-    (
-        "another digest",
-        &["pull", "x.sif", "docker://a@md5:12"],
-        &["only sha256", "md5:12"],
-    ),
-    (
-        "another transport",
-        &["pull", "x.sif", "library://a"],
-        &["library", "unsupported transport"],
-    ),
-    (
-        "a transport to come",
-        &["pull", "x.sif", "oras://h/a:v1"],
-        &["oras://", "docker://"],
-    ),
+    ("upper case", &["pull", "x.sif", "docker://Lab/Cow"], &["must be lowercase", "Lab/Cow"]),
+    ("no name", &["pull", "x.sif", "docker://"], &["invalid reference"]),
+    ("a short digest", &["pull", "x.sif", "docker://a@sha256:12"], &["invalid digest", "sha256:12"]),
+    ("white space", &["pull", "x.sif", "docker://a b"], &["invalid reference format", "\"a b\""]),
+    ("another digest", &["pull", "x.sif", "docker://a@md5:12"], &["only sha256", "md5:12"]),
+    ("another transport", &["pull", "x.sif", "library://a"], &["library", "unsupported transport"]),
+    ("a transport to come", &["pull", "x.sif", "oras://h/a:v1"], &["oras://", "docker://"]),
     ("no reference", &["pull", "x.sif", "cow sif"], &["cow sif"]),
-    (
-        "a taken name",
-        &["pull", "taken.sif", "docker://127.0.0.1:1/a"],
-        &["taken.sif", "already exists", "--force"],
-    ),
-    (
-        "build to a taken name",
-        &["build", "./taken.sif", "docker://127.0.0.1:1/b"],
-        &["./taken.sif", "--force"],
-    ),
-    (
-        "a codec",
-        &[
-            "pull",
-            "--compression=lz4",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
-        &["lz4", "zstd"],
-    ),
-    (
-        "a level",
-        &[
-            "pull",
-            "--compression=zstd:99",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
-        &["zstd:99"],
-    ),
-    (
-        "a block size",
-        &[
-            "pull",
-            "--block-size=100",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
-        &["100 KiB", "256"],
-    ),
-    (
-        "a platform",
-        &[
-            "pull",
-            "--platform=amd64",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
-        &["\"amd64\"", "linux/arm64"],
-    ),
+    ("a taken name", &["pull", "taken.sif", "docker://127.0.0.1:1/a"], &["taken.sif", "already exists", "--force"]),
+    ("build to a taken name", &["build", "./taken.sif", "docker://127.0.0.1:1/b"], &["./taken.sif", "--force"]),
+    ("a codec", &["pull", "--compression=lz4", "x.sif", "docker://127.0.0.1:1/a"], &["lz4", "zstd"]),
+    ("a level", &["pull", "--compression=zstd:99", "x.sif", "docker://127.0.0.1:1/a"], &["zstd:99"]),
+    ("a block size", &["pull", "--block-size=100", "x.sif", "docker://127.0.0.1:1/a"], &["100 KiB", "256"]),
+    ("a platform", &["pull", "--platform=amd64", "x.sif", "docker://127.0.0.1:1/a"], &["\"amd64\"", "linux/arm64"]),
     (
         "no CA file",
-        &[
-            "pull",
-            "--tls-ca-file=none.pem",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
+        &["pull", "--tls-ca-file=none.pem", "x.sif", "docker://127.0.0.1:1/a"],
         &["none.pem", "No such file"],
     ),
     (
         "an empty CA file",
-        &[
-            "pull",
-            "--tls-ca-file=empty.pem",
-            "x.sif",
-            "docker://127.0.0.1:1/a",
-        ],
+        &["pull", "--tls-ca-file=empty.pem", "x.sif", "docker://127.0.0.1:1/a"],
         &["CA bundle", "PEM"],
     ),
 ];
@@ -206,10 +101,7 @@ fn what_is_typed_wrong_is_refused_with_a_hint() {
     let siforge = Siforge::root();
     fs::write(siforge.out().join("taken.sif"), "mine").unwrap();
     fs::write(siforge.out().join("empty.pem"), "").unwrap();
-    check_all(
-        &siforge,
-        &TYPED.map(|(what, words, expect)| case(what, words, expect)),
-    );
+    check_all(&siforge, &TYPED.map(|(what, words, expect)| case(what, words, expect)));
     assert_eq!(fs::read(siforge.out().join("taken.sif")).unwrap(), b"mine");
 }
 
@@ -234,12 +126,7 @@ fn what_a_registry_lacks_is_said() {
             case(
                 "unknown tag",
                 &["pull", "--no-https", "x.sif", &at(&plain, "lab/ok:v2")],
-                &[
-                    "reading manifest v2 in",
-                    "lab/ok: ",
-                    "no such tag",
-                    "there are: v1",
-                ],
+                &["reading manifest v2 in", "lab/ok: ", "no such tag", "there are: v1"],
             ),
             case(
                 "unknown digest",
@@ -248,28 +135,13 @@ fn what_a_registry_lacks_is_said() {
             ),
             case(
                 "unknown platform of one image",
-                &[
-                    "pull",
-                    "--no-https",
-                    "--arch=riscv64",
-                    "x.sif",
-                    &at(&plain, "lab/ok:v1"),
-                ],
+                &["pull", "--no-https", "--arch=riscv64", "x.sif", &at(&plain, "lab/ok:v1")],
                 &["no image for platform linux/riscv64", "linux/amd64"],
             ),
             case(
                 "unknown platform of an index",
-                &[
-                    "pull",
-                    "--no-https",
-                    "--arch=riscv64",
-                    "x.sif",
-                    &at(&plain, "lab/multi"),
-                ],
-                &[
-                    "no image for platform linux/riscv64",
-                    "linux/amd64, linux/arm64",
-                ],
+                &["pull", "--no-https", "--arch=riscv64", "x.sif", &at(&plain, "lab/multi")],
+                &["no image for platform linux/riscv64", "linux/amd64, linux/arm64"],
             ),
             case(
                 "no such folder",
@@ -285,10 +157,7 @@ fn why_a_registry_refuses_is_said() {
     let siforge = Siforge::root();
     let image = image(&[small()], &[Compression::Gzip]);
     let plain = Registry::plain();
-    let locked = Registry::start(Options {
-        tls: true,
-        auth: Auth::Htpasswd,
-    });
+    let locked = Registry::start(Options { tls: true, auth: Auth::Htpasswd });
     locked.push("lab/ok", &image);
     let ca = format!("--tls-ca-file={}", locked.ca_cert().unwrap().display());
     let mut down = Registry::plain();
@@ -299,13 +168,7 @@ fn why_a_registry_refuses_is_said() {
         &[
             case(
                 "wrong credentials",
-                &[
-                    "pull",
-                    &ca,
-                    "--docker-username=ci",
-                    "x.sif",
-                    &at(&locked, "lab/ok"),
-                ],
+                &["pull", &ca, "--docker-username=ci", "x.sif", &at(&locked, "lab/ok")],
                 &["authentication required", "ci", "lab/ok"],
             ),
             case(
@@ -339,11 +202,7 @@ fn damaged_blobs_are_refused_with_their_digest() {
     let push = |name: &str, layer: Vec<u8>, compression| {
         registry.push(name, &image(&[layer], &[compression]));
     };
-    let noise = |seed| {
-        Tar::new()
-            .file("noise", 0o644, stack::noise(seed, 100_000))
-            .finish()
-    };
+    let noise = |seed| Tar::new().file("noise", 0o644, stack::noise(seed, 100_000)).finish();
     let path = |tar: &[u8]| registry.blob_path(&sha256(tar));
     let (cut, wrong) = (noise(1), noise(2));
     push("cut", cut.clone(), Compression::Plain);
@@ -354,39 +213,19 @@ fn damaged_blobs_are_refused_with_their_digest() {
     fs::write(path(&wrong), bytes).unwrap();
     push("no-tar", b"this is no tar".repeat(1000), Compression::Gzip);
     push("half", noise(3)[..60_000].to_vec(), Compression::Zstd);
-    push(
-        "dangling",
-        Tar::new().hard_link("a", "nowhere/b").finish(),
-        Compression::Gzip,
-    );
+    push("dangling", Tar::new().hard_link("a", "nowhere/b").finish(), Compression::Gzip);
     push("bomb", vec![0; 258 << 20], Compression::Gzip);
     let pull = |what, name: &str, expect: &[&str]| {
-        case(
-            what,
-            &["pull", "--no-https", "x.sif", &registry.reference(name)],
-            expect,
-        )
+        case(what, &["pull", "--no-https", "x.sif", &registry.reference(name)], expect)
     };
     check_all(
         &siforge,
         &[
-            pull(
-                "a truncated blob",
-                "cut",
-                &["error verifying size", &sha256(&cut), "50000"],
-            ),
-            pull(
-                "a wrong blob",
-                "wrong",
-                &["error verifying sha256 checksum", &sha256(&wrong)],
-            ),
+            pull("a truncated blob", "cut", &["error verifying size", &sha256(&cut), "50000"]),
+            pull("a wrong blob", "wrong", &["error verifying sha256 checksum", &sha256(&wrong)]),
             pull("no tar", "no-tar", &["applying layer sha256:"]),
             pull("half a tar", "half", &["applying layer sha256:"]),
-            pull(
-                "a link to nothing",
-                "dangling",
-                &["applying the layers", "nowhere/b"],
-            ),
+            pull("a link to nothing", "dangling", &["applying the layers", "nowhere/b"]),
             pull("a bomb", "bomb", &["250 times", "decompression bomb"]),
         ],
     );
@@ -409,57 +248,29 @@ fn no_name_leads_out_of_the_tree() {
         .symlink("relative-link", &format!("{up}{}", &target[1..]))
         .file("relative-link/through-relative", 0o644, "x")
         .symlink("to-root", "/")
-        .entry(
-            Kind::HardLink,
-            b"linked",
-            0o644,
-            format!("{up}{}/dots", &target[1..]).as_bytes(),
-            b"",
-            (0, 0),
-        )
+        .entry(Kind::HardLink, b"linked", 0o644, format!("{up}{}/dots", &target[1..]).as_bytes(), b"", (0, 0))
         .file("dir/../../../sideways", 0o644, "x");
     let top = Tar::new()
         .dir("./", 0o755)
         .file("to-root/etc/below-a-link", 0o644, "x")
         .whiteout(&format!("{up}absolute-link"));
     let registry = Registry::plain();
-    registry.push(
-        "hostile",
-        &image(&[hostile.finish(), top.finish()], &[Compression::Gzip]),
-    );
+    registry.push("hostile", &image(&[hostile.finish(), top.finish()], &[Compression::Gzip]));
     for siforge in Siforge::both() {
         let sif = siforge.pull(&registry, "hostile", "hostile.sif");
         // There is nothing to run, but root mounts and the user unpacks.
-        let ran = siforge
-            .run(&["exec", "hostile.sif", "/bin/true"])
-            .fails_with(255);
+        let ran = siforge.run(&["exec", "hostile.sif", "/bin/true"]).fails_with(255);
         assert!(!ran.output().contains("panicked"), "{ran}");
         let seen = Listing::of(&mount(&sif, siforge.dir()));
         let names = |suffix: &str| seen.0.keys().filter(|name| name.ends_with(suffix)).count();
-        for name in [
-            "/dots",
-            "/absolute",
-            "/through-absolute",
-            "/through-relative",
-            "sideways",
-            "linked",
-            "etc/below-a-link",
-        ] {
-            assert_eq!(
-                names(name),
-                1,
-                "{}: {name}: {:?}",
-                siforge.who(),
-                seen.0.keys()
-            );
+        for name in
+            ["/dots", "/absolute", "/through-absolute", "/through-relative", "sideways", "linked", "etc/below-a-link"]
+        {
+            assert_eq!(names(name), 1, "{}: {name}: {:?}", siforge.who(), seen.0.keys());
         }
         assert_eq!(names("/absolute-link"), 0, "whited out");
     }
-    assert_eq!(
-        fs::read_dir(outside.path()).unwrap().count(),
-        0,
-        "written outside"
-    );
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "written outside");
 }
 
 #[test]
@@ -468,28 +279,15 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     let registry = Registry::plain();
     registry.push(
         "large",
-        &Image::new().layer(
-            Tar::new()
-                .file("noise", 0o644, stack::noise(5, 6 << 20))
-                .finish(),
-            Compression::Zstd,
-        ),
+        &Image::new().layer(Tar::new().file("noise", 0o644, stack::noise(5, 6 << 20)).finish(), Compression::Zstd),
     );
     for full in ["out", "cache"] {
         let siforge = Siforge::root();
         let dir = siforge.dir().join(full);
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m,mode=0755", "tmpfs"])
-            .arg(&dir))
-        .ok();
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0755", "tmpfs"]).arg(&dir)).ok();
         let case = case(
             "a full disk",
-            &[
-                "pull",
-                "--no-https",
-                "out.sif",
-                &registry.reference("large"),
-            ],
+            &["pull", "--no-https", "out.sif", &registry.reference("large")],
             &["No space left on device"],
         );
         let message = check(&siforge, &case);

@@ -38,9 +38,7 @@ fn stalling_proxy(target: &str, limit: usize) -> String {
 fn copy(mut from: TcpStream, mut to: TcpStream, left: &AtomicUsize) {
     let mut buffer = [0; 16384];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
-        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            Some(left.saturating_sub(n))
-        });
+        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(n)));
         let n = n.min(before.unwrap_or(0));
         if n == 0 {
             std::mem::forget((from, to));
@@ -53,40 +51,19 @@ fn copy(mut from: TcpStream, mut to: TcpStream, left: &AtomicUsize) {
 }
 
 fn large() -> Image {
-    let layer = |seed| {
-        Tar::new()
-            .file(&format!("noise{seed}"), 0o644, stack::noise(seed, LAYER))
-            .finish()
-    };
-    Image::new()
-        .layer(layer(1), Compression::Plain)
-        .layer(layer(2), Compression::Plain)
+    let layer = |seed| Tar::new().file(&format!("noise{seed}"), 0o644, stack::noise(seed, LAYER)).finish();
+    Image::new().layer(layer(1), Compression::Plain).layer(layer(2), Compression::Plain)
 }
 
 /// Starts a pull that gets stuck, and waits until it does.
 fn stuck_pull(siforge: &Siforge, registry: &Registry) -> Child {
     let proxy = stalling_proxy(&registry.address(), LAYER);
     let mut command = siforge.command();
-    command.args([
-        "pull",
-        "--no-https",
-        "x.sif",
-        &format!("docker://{proxy}/large"),
-    ]);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    command.args(["pull", "--no-https", "x.sif", &format!("docker://{proxy}/large")]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let arrived = || {
-        let partial = siforge
-            .files()
-            .into_iter()
-            .filter(|name| name.contains("/.tmp-"));
-        partial
-            .map(|name| fs::metadata(siforge.dir().join(name)).map_or(0, |file| file.len()))
-            .sum::<u64>()
+        let partial = siforge.files().into_iter().filter(|name| name.contains("/.tmp-"));
+        partial.map(|name| fs::metadata(siforge.dir().join(name)).map_or(0, |file| file.len())).sum::<u64>()
     };
     wait_until(SOON, "half of the bytes are there", || {
         assert!(child.try_wait().unwrap().is_none(), "the pull ended");
@@ -114,34 +91,22 @@ fn a_pull_that_is_interrupted_or_killed_leaves_nothing_visible() {
     for siforge in Siforge::both() {
         for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
             let ended = end(stuck_pull(&siforge, &registry), signal).fails_with(255);
-            assert!(
-                ended.stderr.contains(&format!("interrupted by {name}")),
-                "{ended}"
-            );
+            assert!(ended.stderr.contains(&format!("interrupted by {name}")), "{ended}");
             assert_eq!(siforge.files(), [""; 0], "{}: {name}", siforge.who());
         }
         end(stuck_pull(&siforge, &registry), Signal::KILL).fails_with(128 + 9);
         let left = siforge.files();
-        assert!(
-            left.iter()
-                .all(|name| name.starts_with("cache/") && name.contains("/.tmp-")),
-            "{left:?}"
-        );
+        assert!(left.iter().all(|name| name.starts_with("cache/") && name.contains("/.tmp-")), "{left:?}");
         siforge.pull(&registry, "large", "x.sif");
         let left = siforge.files();
-        assert!(
-            !left.iter().any(|name| name.contains(".tmp-")),
-            "the next pull sweeps: {left:?}"
-        );
+        assert!(!left.iter().any(|name| name.contains(".tmp-")), "the next pull sweeps: {left:?}");
     }
 }
 
 #[test]
 fn a_damaged_blob_of_the_cache_is_fetched_again() {
     let registry = Registry::plain();
-    let layer = Tar::new()
-        .file("noise", 0o644, stack::noise(3, 400_000))
-        .finish();
+    let layer = Tar::new().file("noise", 0o644, stack::noise(3, 400_000)).finish();
     registry.push("noise", &Image::new().layer(layer, Compression::Gzip));
     let siforge = Siforge::root();
     let want = digest(&siforge.pull(&registry, "noise", "first.sif"));
@@ -170,11 +135,7 @@ fn a_damaged_blob_of_the_cache_is_fetched_again() {
     for (what, bytes) in damages {
         fs::write(&blob, bytes).unwrap();
         let file = format!("{what}.sif");
-        assert_eq!(
-            digest(&siforge.pull(&registry, "noise", &file)),
-            want,
-            "{what}"
-        );
+        assert_eq!(digest(&siforge.pull(&registry, "noise", &file)), want, "{what}");
         let whole = fs::read(&blob).unwrap().starts_with(&good);
         assert!(whole, "{what}: the cache is whole again");
     }
@@ -183,46 +144,22 @@ fn a_damaged_blob_of_the_cache_is_fetched_again() {
 #[test]
 fn pulls_at_once_share_a_cache_and_one_of_them_gets_the_name() {
     let registry = Registry::plain();
-    let layer = Tar::new()
-        .file("noise", 0o644, stack::noise(4, 3 << 20))
-        .finish();
+    let layer = Tar::new().file("noise", 0o644, stack::noise(4, 3 << 20)).finish();
     registry.push("noise", &Image::new().layer(layer, Compression::Gzip));
     let siforge = Siforge::root();
     let source = registry.reference("noise");
-    let pull = || {
-        run(siforge
-            .command()
-            .args(["pull", "--no-https", "x.sif", &source]))
-    };
+    let pull = || run(siforge.command().args(["pull", "--no-https", "x.sif", &source]));
     let mut pulls: Vec<Finished> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(pull)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     pulls.sort_by_key(Finished::code);
-    assert_eq!(
-        pulls.iter().map(Finished::code).collect::<Vec<_>>(),
-        [0, 255, 255, 255],
-        "{pulls:?}"
-    );
-    assert!(
-        pulls[1..]
-            .iter()
-            .all(|pull| pull.stderr.contains("will not overwrite")),
-        "{pulls:?}"
-    );
-    let names: Vec<String> = siforge
-        .files()
-        .into_iter()
-        .filter(|name| name.starts_with("out/"))
-        .collect();
+    assert_eq!(pulls.iter().map(Finished::code).collect::<Vec<_>>(), [0, 255, 255, 255], "{pulls:?}");
+    assert!(pulls[1..].iter().all(|pull| pull.stderr.contains("will not overwrite")), "{pulls:?}");
+    let names: Vec<String> = siforge.files().into_iter().filter(|name| name.starts_with("out/")).collect();
     assert_eq!(names, ["out/x.sif"]);
     // With --force, the file is always one of them, whole.
     let want = digest(&siforge.out().join("x.sif"));
-    siforge
-        .run(&["pull", "--no-https", "--force", "x.sif", &source])
-        .ok();
+    siforge.run(&["pull", "--no-https", "--force", "x.sif", &source]).ok();
     assert_eq!(digest(&siforge.out().join("x.sif")), want);
 }

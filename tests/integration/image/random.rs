@@ -32,18 +32,14 @@ impl Random {
 /// Layers of about `entries` entries each, lowest first.
 pub(super) fn layers(seed: u64, layers: usize, entries: usize) -> Vec<Vec<u8>> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    (0..layers)
-        .map(|number| layer(&mut random, number as u64, entries))
-        .collect()
+    (0..layers).map(|number| layer(&mut random, number as u64, entries)).collect()
 }
 
 fn layer(random: &mut Random, number: u64, entries: usize) -> Vec<u8> {
     let mut seen: BTreeMap<String, Kind> = BTreeMap::new();
     let mut tar = Tar::new().mtime(1_600_000_000 + number).dir("./", 0o755);
     for count in 0..entries {
-        tar = tar
-            .mtime(1_600_000_000 + number * 10_000 + count as u64)
-            .owner(random.below(3) as u32, 0);
+        tar = tar.mtime(1_600_000_000 + number * 10_000 + count as u64).owner(random.below(3) as u32, 0);
         let Some((next, path)) = place(random, &mut seen, tar.clone()) else {
             continue;
         };
@@ -53,11 +49,7 @@ fn layer(random: &mut Random, number: u64, entries: usize) -> Vec<u8> {
 }
 
 /// A path whose parents are folders of this layer, made now if need be.
-fn place(
-    random: &mut Random,
-    seen: &mut BTreeMap<String, Kind>,
-    mut tar: Tar,
-) -> Option<(Tar, String)> {
+fn place(random: &mut Random, seen: &mut BTreeMap<String, Kind>, mut tar: Tar) -> Option<(Tar, String)> {
     let mut path = String::new();
     for _ in 0..random.below(DEPTH) {
         path += NAMES[random.below(NAMES.len())];
@@ -86,8 +78,7 @@ fn entry(random: &mut Random, seen: &mut BTreeMap<String, Kind>, tar: Tar, path:
         (_, Some(_)) => tar,
         (1..=4, None) => {
             seen.insert(path.into(), Kind::File);
-            tar.xattr("user.path", path.as_bytes())
-                .file(path, 0o644, contents())
+            tar.xattr("user.path", path.as_bytes()).file(path, 0o644, contents())
         }
         (5 | 6, None) => {
             seen.insert(path.into(), Kind::Folder);
@@ -98,11 +89,8 @@ fn entry(random: &mut Random, seen: &mut BTreeMap<String, Kind>, tar: Tar, path:
             tar.symlink(path, "a/b")
         }
         (_, None) => {
-            let files: Vec<String> = seen
-                .iter()
-                .filter(|(_, kind)| **kind == Kind::File)
-                .map(|(path, _)| path.clone())
-                .collect();
+            let files: Vec<String> =
+                seen.iter().filter(|(_, kind)| **kind == Kind::File).map(|(path, _)| path.clone()).collect();
             if files.is_empty() {
                 return tar;
             }

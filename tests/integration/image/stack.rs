@@ -12,8 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, makedev, mknodat,
-    utimensat,
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, makedev, mknodat, utimensat,
 };
 use siforge_tests::tar::Kind;
 use siforge_tests::{Tar, run};
@@ -30,9 +29,7 @@ pub(super) fn nasty() -> Vec<Vec<u8>> {
 pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as u8
     };
     std::iter::repeat_with(&mut next).take(length).collect()
@@ -40,9 +37,7 @@ pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// The mount points that siforge would add; then the comparison needs no exceptions for them.
 fn mount_points(dir: &Path) {
-    for name in [
-        "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp",
-    ] {
+    for name in ["dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp"] {
         fs::create_dir(dir.join(name)).unwrap();
     }
     mode(&dir.join("tmp"), 0o1777);
@@ -74,21 +69,7 @@ fn base() -> Vec<u8> {
     ] {
         fs::create_dir(at.join(folder)).unwrap();
     }
-    let sizes = [
-        0,
-        1,
-        511,
-        512,
-        513,
-        4095,
-        4096,
-        4097,
-        BLOCK - 1,
-        BLOCK,
-        BLOCK + 1,
-        2 * BLOCK,
-        2 * BLOCK + 777,
-    ];
+    let sizes = [0, 1, 511, 512, 513, 4095, 4096, 4097, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 777];
     for size in sizes {
         write(at, &format!("sizes/{size}"), &noise(size as u64, size));
     }
@@ -98,19 +79,9 @@ fn base() -> Vec<u8> {
         }
     }
     for number in 0..700 {
-        write(
-            at,
-            &format!("many/{number:04}"),
-            format!("{number}\n").repeat(number % 90).as_bytes(),
-        );
+        write(at, &format!("many/{number:04}"), format!("{number}\n").repeat(number % 90).as_bytes());
     }
-    for name in [
-        "opaque/gone",
-        "opaque/deep/gone",
-        "types/file",
-        "types/folder/inside",
-        "types/again",
-    ] {
+    for name in ["opaque/gone", "opaque/deep/gone", "types/file", "types/folder/inside", "types/again"] {
         write(at, name, name.as_bytes());
     }
     symlink("folder", at.join("types/symlink")).unwrap();
@@ -130,25 +101,14 @@ fn links_and_nodes(at: &Path) {
     symlink("a", at.join("links/symlink")).unwrap();
     fs::hard_link(at.join("links/symlink"), at.join("links/symlink-2")).unwrap();
     let long = "t/".repeat(2040);
-    for (name, target) in [
-        ("up", "../../../.."),
-        ("root", "/"),
-        ("dangling", "nowhere"),
-        ("self", "self"),
-        ("long", &long[..4079]),
-    ] {
+    for (name, target) in
+        [("up", "../../../.."), ("root", "/"), ("dangling", "nowhere"), ("self", "self"), ("long", &long[..4079])]
+    {
         symlink(target, at.join("symlinks").join(name)).unwrap();
     }
     symlink(OsStr::from_bytes(b"\xff\xfe"), at.join("symlinks/bytes")).unwrap();
     let node = |name: &str, kind, device| {
-        mknodat(
-            CWD,
-            at.join("nodes").join(name),
-            kind,
-            Mode::from_raw_mode(0o640),
-            device,
-        )
-        .unwrap();
+        mknodat(CWD, at.join("nodes").join(name), kind, Mode::from_raw_mode(0o640), device).unwrap();
     };
     node("null", FileType::CharacterDevice, makedev(1, 3));
     node("disk", FileType::BlockDevice, makedev(259, 300_000));
@@ -169,13 +129,7 @@ fn owners_and_modes(at: &Path) {
     }
     symlink("user", at.join("owners/symlink")).unwrap();
     lchown(at.join("owners/symlink"), Some(5), Some(6)).unwrap();
-    for (name, bits) in [
-        ("setuid", 0o4755),
-        ("setgid", 0o2755),
-        ("sticky", 0o1644),
-        ("none", 0),
-        ("all", 0o7777),
-    ] {
+    for (name, bits) in [("setuid", 0o4755), ("setgid", 0o2755), ("sticky", 0o1644), ("none", 0), ("all", 0o7777)] {
         write(at, &format!("modes/{name}"), b"x");
         mode(&at.join("modes").join(name), bits);
     }
@@ -184,9 +138,7 @@ fn owners_and_modes(at: &Path) {
 
 fn attributes(at: &Path) {
     // VFS_CAP_REVISION_2 | effective, cap_net_raw permitted.
-    let capability = [
-        1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let large = noise(9, 1500);
     let rows: [(&str, &str, &[u8]); 8] = [
         ("ping", "security.capability", &capability),
@@ -205,21 +157,9 @@ fn attributes(at: &Path) {
         }
         lsetxattr(&path, attribute, value, XattrFlags::empty()).unwrap();
     }
-    lsetxattr(
-        at.join("attributes"),
-        "user.folder",
-        b"too",
-        XattrFlags::empty(),
-    )
-    .unwrap();
+    lsetxattr(at.join("attributes"), "user.folder", b"too", XattrFlags::empty()).unwrap();
     symlink("x", at.join("attributes/symlink")).unwrap();
-    lsetxattr(
-        at.join("attributes/symlink"),
-        "trusted.symlink",
-        b"too",
-        XattrFlags::empty(),
-    )
-    .unwrap();
+    lsetxattr(at.join("attributes/symlink"), "trusted.symlink", b"too", XattrFlags::empty()).unwrap();
 }
 
 fn sparse_files(at: &Path) {
@@ -234,11 +174,7 @@ fn sparse_files(at: &Path) {
     make("ends-in-a-hole", (3 << 20) + 17, &[0, 1 << 20]);
     make("begins-with-a-hole", (2 << 20) + 5000, &[2 << 20]);
     // More pieces than fit one header of any of GNU tar's sparse formats.
-    make(
-        "many-holes",
-        40 << 16,
-        &(0..40).map(|n| n << 16).collect::<Vec<_>>(),
-    );
+    make("many-holes", 40 << 16, &(0..40).map(|n| n << 16).collect::<Vec<_>>());
 }
 
 fn times(at: &Path) {
@@ -252,14 +188,8 @@ fn times(at: &Path) {
     ];
     for (name, seconds, nanoseconds) in rows {
         write(at, &format!("times/{name}"), b"");
-        let time = Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds,
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
+        let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+        let times = Timestamps { last_access: time, last_modification: time };
         utimensat(CWD, at.join("times").join(name), &times, AtFlags::empty()).unwrap();
     }
 }
@@ -272,50 +202,21 @@ fn changes() -> Vec<u8> {
         .whiteout("links/a")
         .file("links/made", 0o600, "made")
         .hard_link("links/new", "links/made");
-    tar = tar
-        .dir("sizes", 0o755)
-        .dir("many", 0o755)
-        .whiteout("many/0000");
+    tar = tar.dir("sizes", 0o755).dir("many", 0o755).whiteout("many/0000");
     for number in (100..400).step_by(3) {
         tar = tar.whiteout(&format!("many/{number:04}"));
     }
     // The marker behind an entry of its folder hides the lower layers only.
-    tar = tar
-        .dir("opaque", 0o750)
-        .file("opaque/new", 0o600, "new")
-        .opaque("opaque")
-        .dir("opaque/deep", 0o700);
-    tar = tar.dir("types", 0o755).dir("types/file", 0o755).file(
-        "types/file/now-a-folder",
-        0o644,
-        "x",
-    );
-    tar =
-        tar.file("types/folder", 0o644, "now a file")
-            .file("types/symlink", 0o644, "was a symlink");
+    tar = tar.dir("opaque", 0o750).file("opaque/new", 0o600, "new").opaque("opaque").dir("opaque/deep", 0o700);
+    tar = tar.dir("types", 0o755).dir("types/file", 0o755).file("types/file/now-a-folder", 0o644, "x");
+    tar = tar.file("types/folder", 0o644, "now a file").file("types/symlink", 0o644, "was a symlink");
     // Whiteout and new entry of one name, in both orders.
-    tar = tar
-        .whiteout("types/again")
-        .file("types/again", 0o640, "again");
+    tar = tar.whiteout("types/again").file("types/again", 0o640, "again");
     tar = tar.symlink("sizes/4096", "4095").whiteout("sizes/4096");
-    tar = tar
-        .dir("twice", 0o700)
-        .file("twice/file", 0o600, "first")
-        .file("twice/other", 0o600, "stays");
-    tar = tar.hard_link("twice/link-to-first", "twice/file").file(
-        "twice/file",
-        0o644,
-        "second, longer",
-    );
-    tar = tar
-        .symlink("twice/symlink", "first")
-        .symlink("twice/symlink", "second");
-    tar = tar
-        .dir("twice", 0o751)
-        .owner(3, 4)
-        .dir("root", 0o700)
-        .whiteout("nodes")
-        .whiteout("never-was");
+    tar = tar.dir("twice", 0o700).file("twice/file", 0o600, "first").file("twice/other", 0o600, "stays");
+    tar = tar.hard_link("twice/link-to-first", "twice/file").file("twice/file", 0o644, "second, longer");
+    tar = tar.symlink("twice/symlink", "first").symlink("twice/symlink", "second");
+    tar = tar.dir("twice", 0o751).owner(3, 4).dir("root", 0o700).whiteout("nodes").whiteout("never-was");
     tar.finish()
 }
 
@@ -325,14 +226,7 @@ fn long_names() -> Vec<u8> {
     let at = dir.path();
     mode(at, 0o755);
     fs::create_dir(at.join("names")).unwrap();
-    let odd: [&[u8]; 6] = [
-        &[b'n'; 255],
-        &[0xc3; 255],
-        b"\xff\x01\x7f",
-        b"new\nline",
-        b" ",
-        b"back\\slash",
-    ];
+    let odd: [&[u8]; 6] = [&[b'n'; 255], &[0xc3; 255], b"\xff\x01\x7f", b"new\nline", b" ", b"back\\slash"];
     for name in odd {
         fs::write(at.join("names").join(OsStr::from_bytes(name)), name).unwrap();
     }
@@ -345,10 +239,7 @@ fn long_names() -> Vec<u8> {
     fs::hard_link(deep.join("leaf"), at.join("names/short")).unwrap();
     symlink("y".repeat(300), at.join("names/symlink")).unwrap();
     write(at, "names/old", b"of 1901");
-    run(Command::new("touch")
-        .args(["-d", "1901-12-13"])
-        .arg(at.join("names/old")))
-    .ok();
+    run(Command::new("touch").args(["-d", "1901-12-13"]).arg(at.join("names/old"))).ok();
     fs::create_dir(at.join("times")).unwrap();
     write(at, "times/.wh.epoch", b"");
     fs::create_dir(at.join("sparse")).unwrap();
@@ -362,26 +253,11 @@ fn long_names() -> Vec<u8> {
 /// Contents and names of the layers below once more.
 fn again() -> Vec<u8> {
     let mut tar = Tar::new().dir("./", 0o755).dir("same", 0o755);
-    tar = tar.file("same/large-c", 0o644, noise(7, BLOCK + 5)).file(
-        "same/small-c",
-        0o644,
-        noise(7, 900),
-    );
+    tar = tar.file("same/large-c", 0o644, noise(7, BLOCK + 5)).file("same/small-c", 0o644, noise(7, 900));
     tar = tar.dir("nodes", 0o755).fifo("nodes/fifo", 0o600);
-    tar = tar
-        .dir("links", 0o755)
-        .file("links/a", 0o644, "another file");
-    tar = tar.entry(
-        Kind::File,
-        b"same/\xfe\xed",
-        0o644,
-        b"",
-        b"not UTF-8",
-        (0, 0),
-    );
-    tar.dir("opaque", 0o755)
-        .file("opaque/gone", 0o644, "is back")
-        .finish()
+    tar = tar.dir("links", 0o755).file("links/a", 0o644, "another file");
+    tar = tar.entry(Kind::File, b"same/\xfe\xed", 0o644, b"", b"not UTF-8", (0, 0));
+    tar.dir("opaque", 0o755).file("opaque/gone", 0o644, "is back").finish()
 }
 
 /// A layer without any entry, as `ENV` lines of old Docker versions made.
@@ -393,14 +269,7 @@ fn empty() -> Vec<u8> {
 fn gnu_tar(dir: &Path, format: &str) -> Vec<u8> {
     let file = dir.with_extension("tar");
     let mut tar = Command::new("tar");
-    tar.args([
-        "-c",
-        "--sparse",
-        "--numeric-owner",
-        "--sort=name",
-        "--format",
-        format,
-    ]);
+    tar.args(["-c", "--sparse", "--numeric-owner", "--sort=name", "--format", format]);
     if format == "posix" {
         tar.args(["--xattrs", "--xattrs-include=*"]);
     }

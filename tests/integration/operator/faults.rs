@@ -13,20 +13,11 @@ fn unknown_names_stall_until_somebody_acts() {
     site.apply("tag", &docker(&registry, "lab/cow:2"));
     site.apply("repository", &docker(&registry, "lab/owl:1"));
     let message = site.wait_condition("tag", "Stalled", "True", "NotFound");
-    assert!(
-        message.contains("lab/cow: manifest unknown: no such tag"),
-        "{message}"
-    );
+    assert!(message.contains("lab/cow: manifest unknown: no such tag"), "{message}");
     let message = site.wait_condition("repository", "Stalled", "True", "NotFound");
-    assert!(
-        message.contains("lab/owl") && message.contains("repository name not known"),
-        "{message}"
-    );
+    assert!(message.contains("lab/owl") && message.contains("repository name not known"), "{message}");
     let object = site.object("tag");
-    assert_eq!(
-        condition(&object, "Ready").expect("Ready")["status"],
-        "False"
-    );
+    assert_eq!(condition(&object, "Ready").expect("Ready")["status"], "False");
     assert!(condition(&object, "Reconciling").is_none());
 
     registry.push("lab/cow:2", &image("now"));
@@ -39,20 +30,9 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let registry = Registry::plain();
     let site = Site::new();
     site.apply("a", "{source: {oras: {reference: x}}}");
-    site.apply(
-        "b",
-        &docker_and(
-            &registry,
-            "x",
-            "verify: {cosign: {keys: [{secretKeyRef: {name: a, key: b}}]}}",
-        ),
-    );
+    site.apply("b", &docker_and(&registry, "x", "verify: {cosign: {keys: [{secretKeyRef: {name: a, key: b}}]}}"));
     site.apply("c", &docker_and(&registry, "x", "platforms: [linux/arm64]"));
-    for (name, field) in [
-        ("a", "spec.source.oras"),
-        ("b", "spec.verify"),
-        ("c", "spec.platforms"),
-    ] {
+    for (name, field) in [("a", "spec.source.oras"), ("b", "spec.verify"), ("c", "spec.platforms")] {
         let message = site.wait_condition(name, "Stalled", "True", "Unsupported");
         assert!(message.starts_with(field), "{message}");
     }
@@ -68,32 +48,19 @@ fn a_registry_that_is_down_is_tried_again() {
     let message = site.wait_condition("cow", "Reconciling", "True", "RegistryUnavailable");
     assert!(message.contains("next attempt at"), "{message}");
     let object = site.object("cow");
-    assert_eq!(
-        condition(&object, "Ready").expect("Ready")["status"],
-        "Unknown"
-    );
-    assert!(
-        object["status"]["build"]["nextAttempt"].is_string(),
-        "{:#}",
-        object["status"]
-    );
+    assert_eq!(condition(&object, "Ready").expect("Ready")["status"], "Unknown");
+    assert!(object["status"]["build"]["nextAttempt"].is_string(), "{:#}", object["status"]);
     registry.restart();
     site.wait_ready("cow");
 }
 
 #[test]
 fn a_missing_ca_wakes_and_a_wrong_one_stalls() {
-    let registry = Registry::start(Options {
-        tls: true,
-        auth: Auth::None,
-    });
+    let registry = Registry::start(Options { tls: true, auth: Auth::None });
     registry.push("lab/cow:1", &image("tls"));
     let site = Site::new();
     let reference = format!("{}/lab/cow:1", registry.address());
-    site.apply(
-        "none",
-        &format!("{{source: {{docker: {{reference: \"{reference}\"}}}}}}"),
-    );
+    site.apply("none", &format!("{{source: {{docker: {{reference: \"{reference}\"}}}}}}"));
     let message = site.wait_condition("none", "Stalled", "True", "CertificateInvalid");
     assert!(message.contains("certificate"), "{message}");
 
@@ -103,16 +70,8 @@ fn a_missing_ca_wakes_and_a_wrong_one_stalls() {
     site.apply("cow", &spec);
     let message = site.wait_condition("cow", "Reconciling", "True", "ConfigMapNotFound");
     assert!(message.contains("ConfigMap ca "), "{message}");
-    let other = Registry::start(Options {
-        tls: true,
-        auth: Auth::None,
-    });
-    let from = |registry: &Registry| {
-        format!(
-            "--from-file=ca.crt={}",
-            registry.ca_cert().expect("CA").display()
-        )
-    };
+    let other = Registry::start(Options { tls: true, auth: Auth::None });
+    let from = |registry: &Registry| format!("--from-file=ca.crt={}", registry.ca_cert().expect("CA").display());
     site.kubectl(&["create", "configmap", "ca", &from(&other)]);
     site.wait_condition("cow", "Stalled", "True", "CertificateInvalid");
     site.kubectl(&["delete", "configmap", "ca"]);
@@ -123,10 +82,7 @@ fn a_missing_ca_wakes_and_a_wrong_one_stalls() {
 
 #[test]
 fn a_missing_secret_wakes_and_a_wrong_one_stalls() {
-    let registry = Registry::start(Options {
-        tls: false,
-        auth: Auth::Htpasswd,
-    });
+    let registry = Registry::start(Options { tls: false, auth: Auth::Htpasswd });
     registry.push("lab/cow:1", &image("login"));
     let (user, password) = registry.credentials().expect("credentials");
     let site = Site::new();
@@ -138,10 +94,7 @@ fn a_missing_secret_wakes_and_a_wrong_one_stalls() {
     let message = site.wait_condition("cow", "Reconciling", "True", "SecretNotFound");
     assert!(message.contains("Secret login "), "{message}");
     let create = |password: &str| {
-        let fields = [
-            format!("--from-literal=username={user}"),
-            format!("--from-literal=password={password}"),
-        ];
+        let fields = [format!("--from-literal=username={user}"), format!("--from-literal=password={password}")];
         site.kubectl(&[
             "create",
             "secret",
@@ -174,10 +127,7 @@ fn a_damaged_blob_publishes_nothing() {
     let site = Site::new();
     site.apply("cow", &docker(&registry, "lab/cow:1"));
     let message = site.wait_condition("cow", "Stalled", "True", "DigestMismatch");
-    assert!(
-        message.contains("error verifying sha256 checksum"),
-        "{message}"
-    );
+    assert!(message.contains("error verifying sha256 checksum"), "{message}");
     assert_eq!(site.published("cow"), None);
     assert_eq!(site.leftovers(), Vec::<String>::new());
 }
@@ -186,18 +136,11 @@ fn a_damaged_blob_publishes_nothing() {
 fn images_that_cannot_be_turned_into_a_sif() {
     let registry = Registry::plain();
     registry.push("lab/cow:1", &image(&"moo ".repeat(1 << 20)));
-    push_index(
-        &registry,
-        "lab/arm:1",
-        &[image("arm").architecture("arm64")],
-    );
+    push_index(&registry, "lab/arm:1", &[image("arm").architecture("arm64")]);
     let site = Site::new();
     site.apply("arm", &docker(&registry, "lab/arm:1"));
     let message = site.wait_condition("arm", "Stalled", "True", "PlatformNotFound");
-    assert!(
-        message.contains("linux/amd64") && message.contains("arm64"),
-        "{message}"
-    );
+    assert!(message.contains("linux/amd64") && message.contains("arm64"), "{message}");
 
     let small = "build: {limits: {uncompressedBytes: 1Mi}}";
     site.apply("big", &docker_and(&registry, "lab/cow:1", small));
@@ -219,9 +162,5 @@ fn a_store_that_is_not_mounted_is_an_error() {
         .arg(site.dir.path())
         .env("KUBECONFIG", site.cluster.kubeconfig());
     let finished = run(&mut command).fails_with(1);
-    assert!(
-        finished.stderr.contains("is no siforge store"),
-        "{}",
-        finished.output()
-    );
+    assert!(finished.stderr.contains("is no siforge store"), "{}", finished.output());
 }

@@ -45,12 +45,8 @@ fn a_broken_blob_is_resumed_where_it_broke() {
     assert_eq!(registry.requests("GET", &path), 3, "{}", registry.log());
     let log = registry.log();
     let statuses = |status: &str| {
-        let lines = log
-            .lines()
-            .filter(|line| line.contains("GET ") && line.contains(&path));
-        lines
-            .filter(|line| line.contains(&format!("\" {status} ")))
-            .count()
+        let lines = log.lines().filter(|line| line.contains("GET ") && line.contains(&path));
+        lines.filter(|line| line.contains(&format!("\" {status} "))).count()
     };
     assert_eq!((statuses("200"), statuses("206")), (1, 2), "{log}");
 }
@@ -69,10 +65,7 @@ fn a_server_without_ranges_is_read_again_from_the_start() {
     });
     fetch_from(&server.address(), None, &layer).expect("fetch");
     let ranges = server.seen();
-    let ranges: Vec<_> = ranges
-        .iter()
-        .map(|request| request.header("range"))
-        .collect();
+    let ranges: Vec<_> = ranges.iter().map(|request| request.header("range")).collect();
     assert_eq!(ranges, [None, None, Some("bytes=500000-")]);
 }
 
@@ -82,37 +75,25 @@ fn credentials_stay_with_the_registry() {
     let layer = layer_of(&blob);
     let storage = Server::start(move |_| Answer::new(200, blob.clone()));
     let location = format!("http://{}/signed?X-Amz-Signature=s3cr3t", storage.address());
-    let front = Server::start(move |request| {
-        match (request.path.as_str(), request.header("authorization")) {
-            (_, None) => Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
-            ("/v2/", _) => Answer::new(200, "{}"),
-            _ => Answer::new(307, "").header("Location", &location),
-        }
+    let front = Server::start(move |request| match (request.path.as_str(), request.header("authorization")) {
+        (_, None) => Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
+        ("/v2/", _) => Answer::new(200, "{}"),
+        _ => Answer::new(307, "").header("Location", &location),
     });
     fetch_from(&front.address(), right(), &layer).expect("fetch");
     let authorized = |requests: Vec<Request>| -> Vec<bool> {
-        requests
-            .iter()
-            .map(|request| request.header("authorization").is_some())
-            .collect()
+        requests.iter().map(|request| request.header("authorization").is_some()).collect()
     };
     assert_eq!(authorized(front.seen()), [false, true]);
-    assert_eq!(
-        authorized(storage.seen()),
-        [false],
-        "no Authorization across hosts"
-    );
+    assert_eq!(authorized(storage.seen()), [false], "no Authorization across hosts");
     assert_eq!(storage.seen()[0].path, "/signed?X-Amz-Signature=s3cr3t");
 
     // A path of the same registry keeps it.
-    let inner =
-        Server::start(
-            |request| match (request.path.as_str(), request.header("authorization")) {
-                ("/there", Some(_)) => Answer::new(200, noise(1000)),
-                (_, None) => Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
-                _ => Answer::new(307, "").header("Location", "/there"),
-            },
-        );
+    let inner = Server::start(|request| match (request.path.as_str(), request.header("authorization")) {
+        ("/there", Some(_)) => Answer::new(200, noise(1000)),
+        (_, None) => Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
+        _ => Answer::new(307, "").header("Location", "/there"),
+    });
     fetch_from(&inner.address(), right(), &layer).expect("fetch");
 }
 
@@ -122,22 +103,14 @@ fn redirects_have_an_end() {
         "/v2/" => Answer::new(200, "{}"),
         path => Answer::new(302, "").header("Location", &format!("{path}x?token=s3cr3t")),
     });
-    let error = refused(
-        resolve_from(&server.address()),
-        Kind::Protocol,
-        &["more than 10 redirects"],
-    );
+    let error = refused(resolve_from(&server.address()), Kind::Protocol, &["more than 10 redirects"]);
     assert!(!error.to_string().contains("s3cr3t"), "{error}");
     assert_eq!(server.seen().len(), 12);
     let server = Server::start(|request| match request.path.as_str() {
         "/v2/" => Answer::new(200, "{}"),
         _ => Answer::new(302, "").header("Location", "file:///etc/shadow"),
     });
-    refused(
-        resolve_from(&server.address()),
-        Kind::Protocol,
-        &["not an HTTP URL"],
-    );
+    refused(resolve_from(&server.address()), Kind::Protocol, &["not an HTTP URL"]);
 }
 
 /// Answers each path with the statuses of a list in turn, then with the blob.
@@ -159,39 +132,20 @@ fn busy_registries_are_asked_again() {
     let start = Instant::now();
     let server = moody(&[429, 503], blob.clone());
     fetch_from(&server.address(), None, &layer).expect("the third answer");
-    assert!(
-        start.elapsed() >= Duration::from_secs(2),
-        "Retry-After is honoured twice"
-    );
+    assert!(start.elapsed() >= Duration::from_secs(2), "Retry-After is honoured twice");
     assert_eq!(server.seen().len(), 4);
 
-    for (status, kind) in [
-        (403, Kind::Forbidden),
-        (404, Kind::NotFound),
-        (401, Kind::Unauthorized),
-        (400, Kind::Protocol),
-    ] {
+    for (status, kind) in
+        [(403, Kind::Forbidden), (404, Kind::NotFound), (401, Kind::Unauthorized), (400, Kind::Protocol)]
+    {
         let statuses: &'static [u16] = vec![status; 9].leak();
         let server = moody(statuses, blob.clone());
-        refused(
-            fetch_from(&server.address(), None, &layer),
-            kind,
-            &["reading blob sha256:", "busy"],
-        );
+        refused(fetch_from(&server.address(), None, &layer), kind, &["reading blob sha256:", "busy"]);
         assert_eq!(server.seen().len(), 2, "{status} is final");
     }
     let server = moody(&[500; 9], blob);
-    let error = refused(
-        fetch_from(&server.address(), None, &layer),
-        Kind::Server,
-        &["server error 500: busy"],
-    );
-    assert_eq!(
-        error.reaction(),
-        Reaction::Retry {
-            after: Some(Duration::from_secs(1))
-        }
-    );
+    let error = refused(fetch_from(&server.address(), None, &layer), Kind::Server, &["server error 500: busy"]);
+    assert_eq!(error.reaction(), Reaction::Retry { after: Some(Duration::from_secs(1)) });
     assert_eq!(server.seen().len(), 6, "one ping and five tries");
 }
 
@@ -202,15 +156,9 @@ fn a_token_that_is_no_longer_taken_is_renewed() {
     let tokens = AtomicUsize::new(0);
     let auth = Server::start(move |_| {
         let number = tokens.fetch_add(1, Ordering::SeqCst);
-        Answer::new(
-            200,
-            format!("{{\"token\":\"t{number}\",\"expires_in\":300}}"),
-        )
+        Answer::new(200, format!("{{\"token\":\"t{number}\",\"expires_in\":300}}"))
     });
-    let challenge = format!(
-        "Bearer realm=\"http://{}/token\",service=\"s\"",
-        auth.address()
-    );
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", auth.address());
     // t0 is revoked, t1 is taken.
     let front = Server::start(move |request| match request.header("authorization") {
         Some("Bearer t1") => Answer::new(200, blob.clone()),
@@ -219,10 +167,7 @@ fn a_token_that_is_no_longer_taken_is_renewed() {
     fetch_from(&front.address(), right(), &layer).expect("fetch with the second token");
     let asked = auth.seen();
     assert_eq!(asked.len(), 2);
-    assert_eq!(
-        asked[0].path,
-        "/token?service=s&scope=repository%3Alab%2Fx%3Apull"
-    );
+    assert_eq!(asked[0].path, "/token?service=s&scope=repository%3Alab%2Fx%3Apull");
     assert_eq!(asked[0].header("authorization"), Some("Basic Y2k6c2VjcmV0"));
 }
 
@@ -230,13 +175,7 @@ fn a_token_that_is_no_longer_taken_is_renewed() {
 fn secrets_that_a_server_echoes_are_not_shown() {
     let server = Server::start(|request| match request.path.as_str() {
         "/v2/" => Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
-        _ => Answer::new(
-            403,
-            format!(
-                "denied: {:?} password {PASSWORD}",
-                request.header("authorization")
-            ),
-        ),
+        _ => Answer::new(403, format!("denied: {:?} password {PASSWORD}", request.header("authorization"))),
     });
     let client = Client::new(&server.address(), right(), plain_http()).expect("client");
     let result = block_on(client.resolve(&reference(&server.address(), "lab/x"), &amd64()));
@@ -256,71 +195,33 @@ fn serving(document: Vec<u8>, content_type: &'static str) -> Server {
 fn documents_are_bounded_and_checked() {
     let check = |document: Vec<u8>, content_type, kind, text: &str| {
         let server = serving(document, content_type);
-        refused(
-            resolve_from(&server.address()),
-            kind,
-            &["reading manifest ", text],
-        );
+        refused(resolve_from(&server.address()), kind, &["reading manifest ", text]);
     };
-    check(
-        vec![b' '; (4 << 20) + 1],
-        MANIFEST,
-        Kind::Limit,
-        "manifest size is 4194305, at most 4194304 allowed",
-    );
-    check(
-        b"<html>".to_vec(),
-        "text/html",
-        Kind::Protocol,
-        "answer not understood",
-    );
+    check(vec![b' '; (4 << 20) + 1], MANIFEST, Kind::Limit, "manifest size is 4194305, at most 4194304 allowed");
+    check(b"<html>".to_vec(), "text/html", Kind::Protocol, "answer not understood");
     let schema_one = json!({"schemaVersion": 1, "fsLayers": []});
     let prettyjws = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-    check(
-        schema_one.to_string().into(),
-        prettyjws,
-        Kind::Unsupported,
-        "schema 1",
-    );
+    check(schema_one.to_string().into(), prettyjws, Kind::Unsupported, "schema 1");
     let layers = vec![json!({"mediaType": "x", "digest": absent(), "size": 1}); 513];
     let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": absent(), "size": 9 << 20});
     let many = json!({"schemaVersion": 2, "config": config, "layers": layers});
-    check(
-        many.to_string().into(),
-        MANIFEST,
-        Kind::Limit,
-        "number of layers is 513, at most 512 allowed",
-    );
-    let server = serving(
-        json!({"schemaVersion": 2, "config": config, "layers": []})
-            .to_string()
-            .into(),
-        MANIFEST,
-    );
-    let texts = [
-        "reading config ",
-        "config size is 9437184, at most 8388608 allowed",
-    ];
+    check(many.to_string().into(), MANIFEST, Kind::Limit, "number of layers is 513, at most 512 allowed");
+    let server = serving(json!({"schemaVersion": 2, "config": config, "layers": []}).to_string().into(), MANIFEST);
+    let texts = ["reading config ", "config size is 9437184, at most 8388608 allowed"];
     refused(resolve_from(&server.address()), Kind::Limit, &texts);
 
     // An index may not be followed to bytes that it does not name.
     let platform = json!({"os": "linux", "architecture": "amd64"});
     let entry = json!({"mediaType": MANIFEST, "digest": absent(), "size": 3, "platform": platform});
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
-    check(
-        index.to_string().into(),
-        INDEX,
-        Kind::Integrity,
-        "error verifying sha256 checksum",
-    );
+    check(index.to_string().into(), INDEX, Kind::Integrity, "error verifying sha256 checksum");
 }
 
 #[test]
 fn indexes_nest_three_deep_and_no_deeper() {
     let check = |depth: usize| {
         let platform = json!({"os": "linux", "architecture": "amd64"});
-        let config =
-            json!({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": []}}).to_string();
+        let config = json!({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": []}}).to_string();
         let descriptor = |media_type: &str, text: &str| json!({"mediaType": media_type, "digest": sha256(text.as_bytes()), "size": text.len(), "platform": platform});
         let image = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
@@ -328,13 +229,8 @@ fn indexes_nest_three_deep_and_no_deeper() {
         });
         let mut documents = vec![config, image.to_string()];
         for level in 0..depth {
-            let below = descriptor(
-                if level == 0 { MANIFEST } else { INDEX },
-                &documents[documents.len() - 1],
-            );
-            documents.push(
-                json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [below]}).to_string(),
-            );
+            let below = descriptor(if level == 0 { MANIFEST } else { INDEX }, &documents[documents.len() - 1]);
+            documents.push(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [below]}).to_string());
         }
         let server = Server::start(move |request| {
             let by_digest = |text: &&String| request.path.ends_with(&sha256(text.as_bytes()));
@@ -348,11 +244,7 @@ fn indexes_nest_three_deep_and_no_deeper() {
     for depth in 0..=3 {
         check(depth).unwrap_or_else(|error| panic!("{depth}: {error}"));
     }
-    refused(
-        check(4),
-        Kind::Limit,
-        &["depth of image indexes is 4, at most 3 allowed"],
-    );
+    refused(check(4), Kind::Limit, &["depth of image indexes is 4, at most 3 allowed"]);
 }
 
 #[test]

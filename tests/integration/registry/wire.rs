@@ -30,12 +30,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            length: None,
-            headers: String::new(),
-            body: body.into(),
-        }
+        Self { status, length: None, headers: String::new(), body: body.into() }
     }
 
     /// Says that the body has `length` bytes, and breaks off after those that it has.
@@ -82,11 +77,7 @@ impl Server {
     }
 }
 
-fn serve(
-    stream: TcpStream,
-    answer: &dyn Fn(&Request) -> Answer,
-    log: &Mutex<Vec<Request>>,
-) -> std::io::Result<()> {
+fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
     let mut lines = BufReader::new(&stream).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let mut headers = Vec::new();

@@ -29,18 +29,12 @@ struct Ground {
 
 impl Ground {
     fn start(word: &str) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("siforge-spank-")
-            .tempdir()
-            .expect("make a folder");
+        let dir = tempfile::Builder::new().prefix("siforge-spank-").tempdir().expect("make a folder");
         siforge_tests::image::open_to_all(dir.path());
         let (source, plugin) = (dir.path().join("failing.c"), dir.path().join("failing.so"));
         fs::write(&source, include_str!("failing.c")).expect("write");
         let mut compiler = Command::new(need::program("cc"));
-        compiler
-            .args(["-shared", "-fPIC", "-o"])
-            .arg(&plugin)
-            .arg(&source);
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&plugin).arg(&source);
         run(&mut compiler).ok();
         let control = dir.path().join("control");
         fs::write(&control, "").expect("write");
@@ -49,18 +43,11 @@ impl Ground {
             plugstack: format!("{word} {} {}\n", plugin.display(), control.display()),
             ..Options::default()
         });
-        Self {
-            slurm,
-            control,
-            _dir: dir,
-        }
+        Self { slurm, control, _dir: dir }
     }
 
     fn drained(&self) -> bool {
-        self.slurm
-            .node_states()
-            .iter()
-            .any(|(_, state)| state.starts_with("drain"))
+        self.slurm.node_states().iter().any(|(_, state)| state.starts_with("drain"))
     }
 
     /// The node works again.
@@ -76,31 +63,19 @@ impl Ground {
     fn srun(&self, callback: &str) -> Outcome {
         fs::write(&self.control, callback).expect("write");
         let finished = self.slurm.srun_as(User::ordinary(), &["echo", "payload"]);
-        let outcome = Outcome {
-            ran: finished.stdout.contains("payload"),
-            code: finished.code(),
-            drained: self.drained(),
-        };
+        let outcome =
+            Outcome { ran: finished.stdout.contains("payload"), code: finished.code(), drained: self.drained() };
         self.mend();
         outcome
     }
 
     fn sbatch(&self, callback: &str) -> Outcome {
         fs::write(&self.control, callback).expect("write");
-        let job = self
-            .slurm
-            .sbatch(User::ordinary(), &[], "#!/bin/sh\necho payload\n");
-        let code = job
-            .exit_code
-            .split(':')
-            .next()
-            .and_then(|code| code.parse().ok());
+        let job = self.slurm.sbatch(User::ordinary(), &[], "#!/bin/sh\necho payload\n");
+        let code = job.exit_code.split(':').next().and_then(|code| code.parse().ok());
         assert_eq!(job.state == "COMPLETED", job.exit_code == "0:0", "{job:?}");
-        let outcome = Outcome {
-            ran: job.output.contains("payload"),
-            code: code.expect("exit code"),
-            drained: self.drained(),
-        };
+        let outcome =
+            Outcome { ran: job.output.contains("payload"), code: code.expect("exit code"), drained: self.drained() };
         self.mend();
         outcome
     }
@@ -108,26 +83,14 @@ impl Ground {
 
 /// The command did not run, and the node is as before.
 const fn failed(code: i32) -> Outcome {
-    Outcome {
-        ran: false,
-        code,
-        drained: false,
-    }
+    Outcome { ran: false, code, drained: false }
 }
 
 /// The command ran, on the host, and all looks well.
-const UNNOTICED: Outcome = Outcome {
-    ran: true,
-    code: 0,
-    drained: false,
-};
+const UNNOTICED: Outcome = Outcome { ran: true, code: 0, drained: false };
 
 /// Nothing ran, the job is shown as completed, and the node is out of service.
-const DRAINED: Outcome = Outcome {
-    ran: false,
-    code: 0,
-    drained: true,
-};
+const DRAINED: Outcome = Outcome { ran: false, code: 0, drained: true };
 
 #[test]
 fn of_a_required_plugin() {
@@ -150,13 +113,7 @@ fn of_a_required_plugin() {
 #[test]
 fn of_an_optional_plugin() {
     let ground = Ground::start("optional");
-    for callback in [
-        "init_post_opt",
-        "user_init",
-        "task_post_fork",
-        "task_init_privileged",
-        "task_init",
-    ] {
+    for callback in ["init_post_opt", "user_init", "task_post_fork", "task_init_privileged", "task_init"] {
         assert_eq!(ground.srun(callback), UNNOTICED, "srun, {callback}");
         assert_eq!(ground.sbatch(callback), UNNOTICED, "sbatch, {callback}");
     }

@@ -31,21 +31,11 @@ impl Place {
         }
         fs::remove_file(site.path("tree/scripted/.singularity.d/oci-config.json")).expect("remove");
         let script = site.path("tree/scripted/.singularity.d/env/90-environment.sh");
-        write(
-            &script,
-            "export GREETING=\"hello from $(cat /etc/image)\"\n",
-            0o755,
-        );
-        let everyone = || Access {
-            everyone: true,
-            ..Access::default()
-        };
+        write(&script, "export GREETING=\"hello from $(cat /etc/image)\"\n", 0o755);
+        let everyone = || Access { everyone: true, ..Access::default() };
         let digest = site.publish("tiny", everyone());
         site.publish("scripted", everyone());
-        let other = Access {
-            uids: vec![User::ordinary().uid + 1],
-            ..Access::default()
-        };
+        let other = Access { uids: vec![User::ordinary().uid + 1], ..Access::default() };
         site.publish("private", other);
         let agent = site.start(&[]);
         let hook = |name: &str| {
@@ -69,12 +59,7 @@ impl Place {
             epilog: Some(hook("epilog")),
             ..Options::default()
         });
-        Self {
-            slurm,
-            agent,
-            site,
-            digest,
-        }
+        Self { slurm, agent, site, digest }
     }
 
     /// `srun WORDS` as the ordinary user.
@@ -106,26 +91,19 @@ fn plant(root: &Path) {
     fs::create_dir_all(root.join("bin")).expect("create");
     fs::copy(busybox, root.join("bin/busybox")).expect("copy busybox");
     for applet in [
-        "sh", "cat", "echo", "env", "id", "ls", "pwd", "readlink", "sleep", "stat", "kill", "grep",
-        "true", "false", "hostname", "tail", "wc",
+        "sh", "cat", "echo", "env", "id", "ls", "pwd", "readlink", "sleep", "stat", "kill", "grep", "true", "false",
+        "hostname", "tail", "wc",
     ] {
         symlink("busybox", root.join("bin").join(applet)).expect("link");
     }
-    for directory in [
-        "proc", "sys", "dev", "tmp", "var/tmp", "etc", "home", "root", "opt/bin",
-    ] {
+    for directory in ["proc", "sys", "dev", "tmp", "var/tmp", "etc", "home", "root", "opt/bin"] {
         fs::create_dir_all(root.join(directory)).expect("create");
     }
-    let program =
-        |path: &str, text: &str| write(&root.join(path), &format!("#!/bin/sh\n{text}\n"), 0o755);
+    let program = |path: &str, text: &str| write(&root.join(path), &format!("#!/bin/sh\n{text}\n"), 0o755);
     program("usr/local/bin/cowsay", "echo \"moo $*\"");
     // The host has one too, elsewhere.
     program("opt/bin/tail", "echo \"the image's tail\"");
-    write(
-        &root.join("etc/passwd"),
-        "root:x:0:0::/root:/bin/sh\n",
-        0o644,
-    );
+    write(&root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n", 0o644);
     write(&root.join("etc/group"), "root:x:0:\n", 0o644);
     write(&root.join("etc/secret"), "secret\n", 0o600);
     write(&root.join("etc/image"), "tiny\n", 0o644);

@@ -53,21 +53,14 @@ pub fn launch(bench: &Bench, report: &mut Report, images: &Images<'_>) {
 /// In pairs of root and user: pivot, with the agent, without it, Apptainer.
 fn cases(bench: &Bench, images: &Images<'_>, peer_sif: &str) -> Vec<Case> {
     let text = |path: &Path| path.display().to_string();
-    let (pivot, rootfs) = (
-        text(&build_pivot(&bench.dir)),
-        text(&make_rootfs(&bench.dir)),
-    );
+    let (pivot, rootfs) = (text(&build_pivot(&bench.dir)), text(&make_rootfs(&bench.dir)));
     let (siforge, sif) = (text(&binary("siforge")), text(images.sif));
     let socket = text(images.socket);
     let case = |name, who, socket: &str, words: &[&str]| Case {
         name,
         who,
         socket: socket.into(),
-        words: words
-            .iter()
-            .chain(&["/bin/true"])
-            .map(|word| String::from(*word))
-            .collect(),
+        words: words.iter().chain(&["/bin/true"]).map(|word| String::from(*word)).collect(),
     };
     let (with, without) = ([&siforge, "exec", images.name], [&siforge, "exec", &sif]);
     let theirs = ["apptainer", "-q", "exec", peer_sif];
@@ -76,59 +69,24 @@ fn cases(bench: &Bench, images: &Images<'_>, peer_sif: &str) -> Vec<Case> {
     vec![
         case("pivot, root", Who::Root, none, &[&pivot, &rootfs]),
         case("pivot, user", Who::User, none, &[&pivot, "-u", &rootfs]),
-        case(
-            "siforge exec with the agent, root",
-            Who::Root,
-            &socket,
-            &with,
-        ),
-        case(
-            "siforge exec with the agent, user",
-            Who::User,
-            &socket,
-            &with,
-        ),
-        case(
-            "siforge exec a .sif without the agent, root",
-            Who::Root,
-            none,
-            &without,
-        ),
-        case(
-            "siforge exec a .sif without the agent, user",
-            Who::User,
-            none,
-            &without,
-        ),
+        case("siforge exec with the agent, root", Who::Root, &socket, &with),
+        case("siforge exec with the agent, user", Who::User, &socket, &with),
+        case("siforge exec a .sif without the agent, root", Who::Root, none, &without),
+        case("siforge exec a .sif without the agent, user", Who::User, none, &without),
         case("apptainer exec, root", Who::PeerRoot, none, &theirs),
         case("apptainer exec, user", Who::PeerUser, none, &theirs),
     ]
 }
 
 fn judge(report: &mut Report, measured: &[Measured]) {
-    let [
-        pivot_root,
-        pivot_user,
-        agent_root,
-        agent_user,
-        ..,
-        peer_root,
-        peer_user,
-    ] = measured
-    else {
+    let [pivot_root, pivot_user, agent_root, agent_user, .., peer_root, peer_user] = measured else {
         return;
     };
-    for (who, ours, bare, peer) in [
-        ("root", agent_root, pivot_root, peer_root),
-        ("user", agent_user, pivot_user, peer_user),
-    ] {
+    for (who, ours, bare, peer) in
+        [("root", agent_root, pivot_root, peer_root), ("user", agent_user, pivot_user, peer_user)]
+    {
         let name = format!("exec true with the agent, {who}");
-        report.bar(Bar::at_most(
-            &format!("{name}, against pivot"),
-            ours.wall_ms / bare.wall_ms,
-            2.0,
-            true,
-        ));
+        report.bar(Bar::at_most(&format!("{name}, against pivot"), ours.wall_ms / bare.wall_ms, 2.0, true));
         report.bar(Bar::at_least(
             &format!("{name}: times faster than Apptainer"),
             peer.wall_ms / ours.wall_ms,
@@ -141,20 +99,9 @@ fn judge(report: &mut Report, measured: &[Measured]) {
 fn all(bench: &Bench, cases: &[Case], runs: usize, at_once: usize) -> Vec<Measured> {
     let one = |case: &Case| {
         let words: Vec<&str> = case.words.iter().map(String::as_str).collect();
-        bench.measure(
-            case.who,
-            runs,
-            at_once,
-            &[("SIFORGE_AGENT_SOCKET", &case.socket)],
-            &words,
-        )
+        bench.measure(case.who, runs, at_once, &[("SIFORGE_AGENT_SOCKET", &case.socket)], &words)
     };
-    bench.best(
-        cases
-            .iter()
-            .map(|case| Box::new(move || one(case)) as Box<dyn FnMut() -> Measured>)
-            .collect(),
-    )
+    bench.best(cases.iter().map(|case| Box::new(move || one(case)) as Box<dyn FnMut() -> Measured>).collect())
 }
 
 /// tiny as Apptainer's own SIF: its path in the tree, and the folder to remove.
@@ -162,23 +109,13 @@ fn pull_for_peer(bench: &Bench, registry: &Registry) -> (String, PathBuf) {
     let (dir, here) = bench.peer_dir("launch");
     fs::create_dir_all(&here).unwrap_or_else(|e| panic!("create {}: {e}", here.display()));
     let sif = format!("{dir}/tiny.sif");
-    let env = [
-        ("APPTAINER_CACHEDIR", dir.as_str()),
-        ("APPTAINER_TMPDIR", dir.as_str()),
-    ];
+    let env = [("APPTAINER_CACHEDIR", dir.as_str()), ("APPTAINER_TMPDIR", dir.as_str())];
     bench.measure(
         Who::PeerRoot,
         1,
         1,
         &env,
-        &[
-            "apptainer",
-            "-q",
-            "pull",
-            "--no-https",
-            &sif,
-            &registry.reference("tiny:latest"),
-        ],
+        &["apptainer", "-q", "pull", "--no-https", &sif, &registry.reference("tiny:latest")],
     );
     allow(&here);
     allow(&here.join("tiny.sif"));
@@ -187,11 +124,7 @@ fn pull_for_peer(bench: &Bench, registry: &Registry) -> (String, PathBuf) {
 
 fn build_pivot(dir: &Path) -> PathBuf {
     let (source, program) = (source_root().join("tests/bench/pivot.c"), dir.join("pivot"));
-    run(Command::new(need::program("gcc"))
-        .args(["-O2", "-static", "-o"])
-        .arg(&program)
-        .arg(source))
-    .ok();
+    run(Command::new(need::program("gcc")).args(["-O2", "-static", "-o"]).arg(&program).arg(source)).ok();
     program
 }
 

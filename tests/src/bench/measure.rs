@@ -45,12 +45,7 @@ impl Measured {
     }
 
     pub fn to_json(&self) -> Value {
-        let Self {
-            wall_ms,
-            cpu_ms,
-            peak_kib,
-            per_second,
-        } = self;
+        let Self { wall_ms, cpu_ms, peak_kib, per_second } = self;
         json!({"wall_ms": wall_ms, "cpu_ms": cpu_ms, "peak_kib": peak_kib, "per_second": per_second})
     }
 }
@@ -60,15 +55,8 @@ pub fn measure(runs: usize, at_once: usize, words: &[String]) -> Result<Measured
     let start = Instant::now();
     let lanes: Vec<_> = (0..at_once)
         .map(|lane| {
-            let (words, share) = (
-                words.to_vec(),
-                runs / at_once + usize::from(lane < runs % at_once),
-            );
-            std::thread::spawn(move || {
-                (0..share)
-                    .map(|_| once(&words))
-                    .collect::<Result<Vec<f64>, String>>()
-            })
+            let (words, share) = (words.to_vec(), runs / at_once + usize::from(lane < runs % at_once));
+            std::thread::spawn(move || (0..share).map(|_| once(&words)).collect::<Result<Vec<f64>, String>>())
         })
         .collect();
     let mut walls = Vec::new();
@@ -91,18 +79,9 @@ pub fn measure(runs: usize, at_once: usize, words: &[String]) -> Result<Measured
 fn once(words: &[String]) -> Result<f64, String> {
     let (program, arguments) = words.split_first().ok_or("no command")?;
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     let start = Instant::now();
-    let status = command
-        .status()
-        .map_err(|e| format!("start {program}: {e}"))?;
+    let status = command.status().map_err(|e| format!("start {program}: {e}"))?;
     let wall = start.elapsed().as_secs_f64() * 1000.0;
-    if status.success() {
-        Ok(wall)
-    } else {
-        Err(format!("{}: {status}", words.join(" ")))
-    }
+    if status.success() { Ok(wall) } else { Err(format!("{}: {status}", words.join(" "))) }
 }

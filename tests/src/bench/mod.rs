@@ -57,12 +57,7 @@ impl Bench {
         let inside = peers.join("work/siforge-bench");
         std::fs::copy(&program, &inside)
             .unwrap_or_else(|e| panic!("copy {} to {}: {e}", program.display(), inside.display()));
-        Self {
-            program,
-            peers,
-            dir,
-            rounds,
-        }
+        Self { program, peers, dir, rounds }
     }
 
     /// A folder of this run in the tree: its path there, and its path on the host.
@@ -72,29 +67,16 @@ impl Bench {
     }
 
     /// Runs a command and measures it.
-    pub fn measure(
-        &self,
-        who: Who,
-        runs: usize,
-        at_once: usize,
-        env: &[(&str, &str)],
-        words: &[&str],
-    ) -> Measured {
+    pub fn measure(&self, who: Who, runs: usize, at_once: usize, env: &[(&str, &str)], words: &[&str]) -> Measured {
         let mut command = self.prefix(who);
-        command
-            .arg("env")
-            .args(env.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg("env").args(env.iter().map(|(name, value)| format!("{name}={value}")));
         match who {
             Who::Root | Who::User => command.arg(&self.program),
             Who::PeerRoot | Who::PeerUser => command.arg("/tmp/siforge-bench"),
         };
-        command
-            .args(["measure", &runs.to_string(), &at_once.to_string()])
-            .args(words);
+        command.args(["measure", &runs.to_string(), &at_once.to_string()]).args(words);
         let finished = run_within(ONE, &mut command).ok();
-        let value = serde_json::from_str(&finished.stdout)
-            .ok()
-            .and_then(|value| Measured::from_json(&value));
+        let value = serde_json::from_str(&finished.stdout).ok().and_then(|value| Measured::from_json(&value));
         value.unwrap_or_else(|| panic!("no measurement: {finished}"))
     }
 
@@ -104,10 +86,7 @@ impl Bench {
         for _ in 0..self.rounds {
             for (command, best) in commands.iter_mut().zip(&mut best) {
                 let now = command();
-                *best = Some(
-                    best.take()
-                        .map_or_else(|| now.clone(), |before| before.better(&now)),
-                );
+                *best = Some(best.take().map_or_else(|| now.clone(), |before| before.better(&now)));
             }
         }
         best.into_iter().map(Option::unwrap_or_default).collect()
@@ -130,7 +109,5 @@ impl Bench {
 
 /// Bytes of a file.
 pub fn size(path: &Path) -> u64 {
-    std::fs::metadata(path)
-        .map(|metadata| metadata.len())
-        .unwrap_or_else(|e| panic!("size of {}: {e}", path.display()))
+    std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_else(|e| panic!("size of {}: {e}", path.display()))
 }

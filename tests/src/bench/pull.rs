@@ -24,25 +24,15 @@ pub fn pull(bench: &Bench, report: &mut Report, registry: &Registry, name: &str)
     let apptainer = || {
         fresh(&peer_dir_here);
         let out = format!("{peer_dir}/o.sif");
-        let env = [
-            ("APPTAINER_CACHEDIR", peer_dir.as_str()),
-            ("APPTAINER_TMPDIR", peer_dir.as_str()),
-        ];
-        bench.measure(
-            Who::PeerRoot,
-            1,
-            1,
-            &env,
-            &["apptainer", "-q", "pull", "--no-https", &out, &reference],
-        )
+        let env = [("APPTAINER_CACHEDIR", peer_dir.as_str()), ("APPTAINER_TMPDIR", peer_dir.as_str())];
+        bench.measure(Who::PeerRoot, 1, 1, &env, &["apptainer", "-q", "pull", "--no-https", &out, &reference])
     };
     let siforge = || {
         fresh(&dir);
         ours(bench, &dir, &reference)
     };
     let [theirs, ours] =
-        <[Measured; 2]>::try_from(bench.best(vec![Box::new(apptainer), Box::new(siforge)]))
-            .unwrap_or_default();
+        <[Measured; 2]>::try_from(bench.best(vec![Box::new(apptainer), Box::new(siforge)])).unwrap_or_default();
     let ratio = size(&dir.join("o.sif")) as f64 / size(&peer_dir_here.join("o.sif")) as f64;
     report.add(&format!("apptainer pull {name}"), &theirs);
     report.add(&format!("siforge pull {name}"), &ours);
@@ -53,18 +43,8 @@ pub fn pull(bench: &Bench, report: &mut Report, registry: &Registry, name: &str)
         0.1,
         judged,
     ));
-    report.bar(Bar::at_most(
-        &format!("pull {name}: peak memory, MB"),
-        ours.peak_kib as f64 * 1.024e-3,
-        150.0,
-        judged,
-    ));
-    report.bar(Bar::at_most(
-        &format!("{name}: SIF size against Apptainer's gzip"),
-        ratio,
-        1.03,
-        judged,
-    ));
+    report.bar(Bar::at_most(&format!("pull {name}: peak memory, MB"), ours.peak_kib as f64 * 1.024e-3, 150.0, judged));
+    report.bar(Bar::at_most(&format!("{name}: SIF size against Apptainer's gzip"), ratio, 1.03, judged));
     if judged {
         let scratch = scratch(&bench.dir, |dir| {
             self::ours(bench, dir, &reference);
@@ -86,17 +66,8 @@ fn ours(bench: &Bench, dir: &Path, reference: &str) -> Measured {
     let (cache, tmp, out) = (show("cache"), show("tmp"), show("o.sif"));
     fresh(Path::new(&tmp));
     let siforge = binary("siforge").display().to_string();
-    let env = [
-        ("SIFORGE_CACHEDIR", cache.as_str()),
-        ("TMPDIR", tmp.as_str()),
-    ];
-    bench.measure(
-        Who::Root,
-        1,
-        1,
-        &env,
-        &[&siforge, "-q", "pull", "--no-https", &out, reference],
-    )
+    let env = [("SIFORGE_CACHEDIR", cache.as_str()), ("TMPDIR", tmp.as_str())];
+    bench.measure(Who::Root, 1, 1, &env, &[&siforge, "-q", "pull", "--no-https", &out, reference])
 }
 
 /// Bytes that were on disk at some moment of `action` and are not at its end. A file system of its own shows deleted
@@ -104,10 +75,7 @@ fn ours(bench: &Bench, dir: &Path, reference: &str) -> Measured {
 fn scratch(dir: &Path, action: impl FnOnce(&Path)) -> u64 {
     let mount = dir.join("scratch");
     fresh(&mount);
-    run(Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4g", "tmpfs"])
-        .arg(&mount))
-    .ok();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4g", "tmpfs"]).arg(&mount)).ok();
     let done = AtomicBool::new(false);
     let peak = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -128,8 +96,7 @@ fn scratch(dir: &Path, action: impl FnOnce(&Path)) -> u64 {
 }
 
 fn used(mount: &Path) -> u64 {
-    let stat =
-        rustix::fs::statvfs(mount).unwrap_or_else(|e| panic!("statvfs {}: {e}", mount.display()));
+    let stat = rustix::fs::statvfs(mount).unwrap_or_else(|e| panic!("statvfs {}: {e}", mount.display()));
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 

@@ -17,31 +17,15 @@ pub struct Bar {
 
 impl Bar {
     pub fn at_most(what: &str, value: f64, limit: f64, judged: bool) -> Self {
-        Self {
-            what: what.into(),
-            value,
-            limit,
-            at_most: true,
-            judged,
-        }
+        Self { what: what.into(), value, limit, at_most: true, judged }
     }
 
     pub fn at_least(what: &str, value: f64, limit: f64, judged: bool) -> Self {
-        Self {
-            what: what.into(),
-            value,
-            limit,
-            at_most: false,
-            judged,
-        }
+        Self { what: what.into(), value, limit, at_most: false, judged }
     }
 
     fn is_met(&self) -> bool {
-        if self.at_most {
-            self.value <= self.limit
-        } else {
-            self.value >= self.limit
-        }
+        if self.at_most { self.value <= self.limit } else { self.value >= self.limit }
     }
 }
 
@@ -54,10 +38,7 @@ pub struct Report {
 
 impl Report {
     pub fn add(&mut self, name: &str, measured: &Measured) {
-        eprintln!(
-            "  {name}: {:.1} ms, CPU {:.1} ms",
-            measured.wall_ms, measured.cpu_ms
-        );
+        eprintln!("  {name}: {:.1} ms, CPU {:.1} ms", measured.wall_ms, measured.cpu_ms);
         self.rows.push((name.into(), measured.clone()));
     }
 
@@ -72,22 +53,11 @@ impl Report {
 
     /// Two Markdown tables.
     pub fn to_markdown(&self) -> String {
-        let mut text = String::from(
-            "| what | wall ms (median) | CPU ms | peak MB | per second |\n|---|--:|--:|--:|--:|\n",
-        );
-        for (
-            name,
-            Measured {
-                wall_ms,
-                cpu_ms,
-                peak_kib,
-                per_second,
-            },
-        ) in &self.rows
-        {
+        let mut text =
+            String::from("| what | wall ms (median) | CPU ms | peak MB | per second |\n|---|--:|--:|--:|--:|\n");
+        for (name, Measured { wall_ms, cpu_ms, peak_kib, per_second }) in &self.rows {
             let peak = *peak_kib as f64 * 1.024e-3;
-            text +=
-                &format!("| {name} | {wall_ms:.1} | {cpu_ms:.1} | {peak:.1} | {per_second:.1} |\n");
+            text += &format!("| {name} | {wall_ms:.1} | {cpu_ms:.1} | {peak:.1} | {per_second:.1} |\n");
         }
         text += "\n| bar | limit | measured | |\n|---|--:|--:|---|\n";
         for bar in &self.bars {
@@ -97,10 +67,7 @@ impl Report {
                 (true, true) => "met",
                 (true, false) => "**missed**",
             };
-            text += &format!(
-                "| {} | {sign} {} | {:.3} | {verdict} |\n",
-                bar.what, bar.limit, bar.value
-            );
+            text += &format!("| {} | {sign} {} | {:.3} | {verdict} |\n", bar.what, bar.limit, bar.value);
         }
         text
     }

@@ -36,16 +36,10 @@ fn measured(words: &[String]) -> ExitCode {
 }
 
 fn benchmark() -> ExitCode {
-    let dir = tempfile::Builder::new()
-        .prefix("siforge-bench-")
-        .tempdir()
-        .unwrap_or_else(|e| panic!("make a folder: {e}"));
+    let dir =
+        tempfile::Builder::new().prefix("siforge-bench-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"));
     allow(dir.path());
-    let bench = Bench::new(
-        dir.path().to_path_buf(),
-        binary("siforge-bench"),
-        config::bench_rounds(),
-    );
+    let bench = Bench::new(dir.path().to_path_buf(), binary("siforge-bench"), config::bench_rounds());
     let registry = Registry::plain();
     registry.push("tiny:latest", &images::tiny());
     images::push_lolcow(&registry, "lolcow:latest");
@@ -56,55 +50,28 @@ fn benchmark() -> ExitCode {
     launches(&bench, &mut report, &registry, dir.path());
     println!("{}", report.to_markdown());
     if let Some(path) = config::bench_json() {
-        std::fs::write(&path, report.to_json().to_string())
-            .unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+        std::fs::write(&path, report.to_json().to_string()).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
-    if report.is_met() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The agent launches what an operator has published, so the whole site comes up.
 fn launches(bench: &Bench, report: &mut Report, registry: &Registry, dir: &Path) {
     let cluster = Cluster::start();
     site::install_crd(&cluster);
-    let (store, socket, sif) = (
-        dir.join("store"),
-        site::socket_in(dir),
-        dir.join("tiny.sif"),
-    );
+    let (store, socket, sif) = (dir.join("store"), site::socket_in(dir), dir.join("tiny.sif"));
     std::fs::create_dir(&store).unwrap_or_else(|e| panic!("create {}: {e}", store.display()));
     let _operator = site::start_operator(dir, &store, &cluster.kubeconfig());
-    site::publish(
-        &cluster,
-        "default",
-        "tiny",
-        &format!("{}/tiny:latest", registry.address()),
-    );
+    site::publish(&cluster, "default", "tiny", &format!("{}/tiny:latest", registry.address()));
     let _agent = site::start_agent(dir, &store, &socket);
     let mut build = std::process::Command::new(binary("siforge"));
-    build
-        .args(["-q", "build", "--no-https"])
-        .arg(&sif)
-        .arg(registry.reference("tiny:latest"));
+    build.args(["-q", "build", "--no-https"]).arg(&sif).arg(registry.reference("tiny:latest"));
     siforge_tests::run(build.env("SIFORGE_CACHEDIR", dir.join("cache"))).ok();
     allow(&sif);
-    launch::launch(
-        bench,
-        report,
-        &launch::Images {
-            sif: &sif,
-            name: "tiny",
-            socket: &socket,
-            registry,
-        },
-    );
+    launch::launch(bench, report, &launch::Images { sif: &sif, name: "tiny", socket: &socket, registry });
 }
 
 fn allow(path: &Path) {
     let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(path, mode)
-        .unwrap_or_else(|e| panic!("chmod {}: {e}", path.display()));
+    std::fs::set_permissions(path, mode).unwrap_or_else(|e| panic!("chmod {}: {e}", path.display()));
 }

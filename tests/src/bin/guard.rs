@@ -38,10 +38,7 @@ fn guard() -> Result<(), String> {
         .ok_or("usage: GRACE_MS COMMAND…")?;
     let program = words.next().ok_or("usage: GRACE_MS COMMAND…")?;
     set_child_subreaper(Some(getpid())).map_err(|e| format!("become the child subreaper: {e}"))?;
-    let log = std::io::stderr()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|e| format!("share stderr: {e}"))?;
+    let log = std::io::stderr().as_fd().try_clone_to_owned().map_err(|e| format!("share stderr: {e}"))?;
     let child = Command::new(&program)
         .args(words)
         .stdin(Stdio::null())
@@ -50,15 +47,10 @@ fn guard() -> Result<(), String> {
         .spawn()
         .map_err(|e| format!("start {}: {e}", program.display()))?;
     report("pid", child.id());
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or("no pid")?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("no pid")?;
     let ender = std::thread::spawn(move || end_at_eof(pid, grace));
     reap(pid);
-    ender
-        .join()
-        .map_err(|_| "the thread that ends the command panicked".to_owned())
+    ender.join().map_err(|_| "the thread that ends the command panicked".to_owned())
 }
 
 /// Waits for every child, adopted ones too, until none is left.
@@ -73,19 +65,12 @@ fn reap(command: Pid) {
             Err(_) => return,
             Ok(_) => {}
         }
-        let _lock = REAPING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _lock = REAPING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == command {
                 ENDED.store(true, Ordering::SeqCst);
                 let status = ExitStatus::from_raw(status.as_raw());
-                report(
-                    "exit",
-                    status
-                        .code()
-                        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-                );
+                report("exit", status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
             }
         }
     }
@@ -102,9 +87,7 @@ fn end_at_eof(command: Pid, grace: Duration) {
         std::thread::sleep(Duration::from_millis(200));
     }
     {
-        let _lock = REAPING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _lock = REAPING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !ENDED.load(Ordering::SeqCst) {
             let _gone_meanwhile = kill_process(command, Signal::TERM);
         }
@@ -127,34 +110,18 @@ fn end_at_eof(command: Pid, grace: Duration) {
 
 /// All processes below this one, by the parent pids of /proc (proc_pid_stat(5)).
 fn descendants() -> Vec<Pid> {
-    let entries = std::fs::read_dir("/proc")
-        .map(|dir| dir.flatten().collect::<Vec<_>>())
-        .unwrap_or_default();
+    let entries = std::fs::read_dir("/proc").map(|dir| dir.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let parents: Vec<(i32, i32)> = entries
         .iter()
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                parent(&entry.path())?,
-            ))
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, parent(&entry.path())?)))
         .collect();
     let mut found = vec![getpid().as_raw_nonzero().get()];
     let mut at = 0;
     while let Some(&pid) = found.get(at) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, parent)| *parent == pid)
-                .map(|(child, _)| *child),
-        );
+        found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
         at += 1;
     }
-    found
-        .into_iter()
-        .skip(1)
-        .filter_map(Pid::from_raw)
-        .collect()
+    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
 }
 
 fn parent(proc_dir: &std::path::Path) -> Option<i32> {

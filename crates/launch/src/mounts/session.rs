@@ -34,9 +34,7 @@ impl Session {
     pub(super) fn mount() -> Result<Session, Error> {
         let size = format!("{SESSION_SIZE_MIB}m");
         let options = [("size", Some(size.as_str())), ("mode", Some("0755"))];
-        Ok(Session {
-            mount: new_file_system("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?,
-        })
+        Ok(Session { mount: new_file_system("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)? })
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -45,11 +43,7 @@ impl Session {
 
     /// Makes the skeleton. Directories that exist in the image keep their mode and owner: an overlay shows those of
     /// its upper layer.
-    pub(super) fn add_mount_points(
-        &self,
-        gaps: &[&Gap],
-        image: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
+    pub(super) fn add_mount_points(&self, gaps: &[&Gap], image: BorrowedFd<'_>) -> Result<(), Error> {
         if gaps.is_empty() {
             return Ok(());
         }
@@ -76,39 +70,21 @@ impl Session {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let original = open_in_root(image, own, flags).map_err(failed())?;
         let stat = rustix::fs::fstat(&original).map_err(failed())?;
-        match rustix::fs::mkdirat(
-            &self.mount,
-            made,
-            Mode::from_raw_mode(stat.st_mode & 0o7777),
-        ) {
+        match rustix::fs::mkdirat(&self.mount, made, Mode::from_raw_mode(stat.st_mode & 0o7777)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(()),
             Err(errno) => return Err(failed()(errno)),
         }
-        let (uid, gid) = (
-            rustix::fs::Uid::from_raw(stat.st_uid),
-            rustix::fs::Gid::from_raw(stat.st_gid),
-        );
+        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
         // Only root can, and only for a user is it of no use: what root owns in the image is the user's already.
-        match rustix::fs::chownat(
-            &self.mount,
-            made,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        ) {
+        match rustix::fs::chownat(&self.mount, made, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => Ok(()),
             Err(errno) => Err(failed()(errno)),
         }
     }
 
     /// The overlay over the attached image and session; read-only unless `writable`.
-    pub(super) fn overlay(
-        &self,
-        image: BorrowedFd<'_>,
-        skeleton: bool,
-        writable: bool,
-    ) -> Result<OwnedFd, Errno> {
+    pub(super) fn overlay(&self, image: BorrowedFd<'_>, skeleton: bool, writable: bool) -> Result<OwnedFd, Errno> {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let session = descriptor_path(self.mount.as_fd());
         let image = descriptor_path(image);
@@ -166,28 +142,16 @@ pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
 /// Why there is no overlay: for a mount point that is missing, or for the writable layer.
 pub(super) fn overlay_error(errno: Errno, target: Option<PathBuf>) -> Error {
     let hint = match errno {
-        Errno::PERM | Errno::ACCESS => Some(
-            "overlay in user namespaces needs Linux 5.11; or make the mount point in the image",
-        ),
-        Errno::NODEV => Some(
-            "the kernel has no overlay: modprobe overlay, or make the mount point in the image",
-        ),
-        Errno::INVAL => Some(
-            "overlay on an id-mapped image needs Linux 5.19; or make the mount point in the image",
-        ),
+        Errno::PERM | Errno::ACCESS => {
+            Some("overlay in user namespaces needs Linux 5.11; or make the mount point in the image")
+        }
+        Errno::NODEV => Some("the kernel has no overlay: modprobe overlay, or make the mount point in the image"),
+        Errno::INVAL => Some("overlay on an id-mapped image needs Linux 5.19; or make the mount point in the image"),
         _ => None,
     };
     match target {
-        Some(target) => Error::Overlay {
-            target,
-            source: errno.into(),
-            hint,
-        },
-        None => Error::Call {
-            operation: "mount a writable overlay",
-            source: errno.into(),
-            hint,
-        },
+        Some(target) => Error::Overlay { target, source: errno.into(), hint },
+        None => Error::Call { operation: "mount a writable overlay", source: errno.into(), hint },
     }
 }
 
@@ -200,8 +164,7 @@ pub(super) fn minimal_dev(
     let options = [("size", Some("1m")), ("mode", Some("0755"))];
     let dev = new_file_system("tmpfs", &options, MountAttrFlags::empty())?;
     for (name, target) in links {
-        rustix::fs::symlinkat(*target, &dev, *name)
-            .map_err(Error::path("make link in /dev:", Path::new(name)))?;
+        rustix::fs::symlinkat(*target, &dev, *name).map_err(Error::path("make link in /dev:", Path::new(name)))?;
     }
     for name in files {
         make_mount_point(dev.as_fd(), Path::new(name), PathKind::File)?;
@@ -213,16 +176,8 @@ pub(super) fn minimal_dev(
 }
 
 /// Makes directories as needed and the mount point itself, below a directory of ours in which there are no symlinks.
-pub(super) fn make_mount_point(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    kind: PathKind,
-) -> Result<(), Error> {
-    let directory = if kind == PathKind::Directory {
-        Some(path)
-    } else {
-        path.parent()
-    };
+pub(super) fn make_mount_point(root: BorrowedFd<'_>, path: &Path, kind: PathKind) -> Result<(), Error> {
+    let directory = if kind == PathKind::Directory { Some(path) } else { path.parent() };
     let mut made = PathBuf::new();
     for name in directory.into_iter().flatten() {
         made.push(name);

@@ -9,8 +9,7 @@ use std::thread;
 
 use siforge_agent_api::{Connection, Limits, MountReply, MountRequest, Refusal, peer};
 use siforge_launch::{
-    LoopDevice, clone_detached, idmap_namespace, map_peer_groups, mount_loop_device,
-    mount_squashfs, peer_groups,
+    LoopDevice, clone_detached, idmap_namespace, map_peer_groups, mount_loop_device, mount_squashfs, peer_groups,
 };
 
 use crate::support::{Image, USER};
@@ -61,27 +60,13 @@ fn serve_once(listener: &UnixListener, mounted: &Path, claim: Option<u32>) {
     let parameters: MountRequest = request.parameters().unwrap();
     assert_eq!(parameters.user_namespace, Some(true));
     let uid = claim.unwrap_or(peer.uid);
-    let mapped = map_peer_groups(
-        request.descriptors[0].as_fd(),
-        peer.pid,
-        uid,
-        peer.gid,
-        &groups,
-    );
+    let mapped = map_peer_groups(request.descriptors[0].as_fd(), peer.pid, uid, peer.gid, &groups);
     if let Err(e) = mapped {
-        return connection
-            .refuse(&Refusal::NotAllowed {
-                message: e.to_string(),
-            })
-            .unwrap();
+        return connection.refuse(&Refusal::NotAllowed { message: e.to_string() }).unwrap();
     }
     let namespace = idmap_namespace(peer.uid, peer.gid).unwrap();
     let mount = clone_detached(File::open(mounted).unwrap(), Some(namespace.as_fd())).unwrap();
-    let reply = MountReply {
-        groups_mapped: true,
-        idmapped: true,
-        ..MountReply::default()
-    };
+    let reply = MountReply { groups_mapped: true, idmapped: true, ..MountReply::default() };
     connection.reply(&reply, &[mount.as_fd()]).unwrap();
 }
 
@@ -103,20 +88,10 @@ fn launch_from(
     thread::scope(|scope| {
         scope.spawn(|| serve_once(&listener, &mounted.directory, claim));
         let mut command = image.launcher_with(USER, &[4, 27, 100], &[]);
-        command.args(options).args([
-            "--agent",
-            socket.to_str().unwrap(),
-            "lab/image",
-            "sh",
-            "-c",
-            script,
-        ]);
+        command.args(options).args(["--agent", socket.to_str().unwrap(), "lab/image", "sh", "-c", script]);
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     })
 }
 
@@ -127,9 +102,7 @@ fn id_mapped_mount_and_groups() {
         let script = "id -u; id -G; stat -c %u:%g /bin/busybox /etc/shadow; cat /etc/shadow; \
                       f=/tmp/launch-test-$$; touch $f; chgrp 27 $f && stat -c %g $f; rm -f $f; \
                       grep -c . /proc/self/gid_map; cat /proc/self/setgroups; grep ' / / ' /proc/self/mountinfo | cut -d' ' -f6";
-        let script = script
-            .replace("rm -f $f", "busybox rm -f $f")
-            .replace("cut", "busybox cut");
+        let script = script.replace("rm -f $f", "busybox rm -f $f").replace("cut", "busybox cut");
         let (code, text) = launch(&image, None, &script);
         let expect = format!(
             "{USER}\n{USER} 4 27 100\n{USER}:{USER}\n{USER}:{USER}\nsecret\n27\n4\ndeny\nro,nosuid,nodev,relatime{id_mapped}\n"
@@ -144,12 +117,7 @@ fn users_cannot_clear_the_flags_of_the_agents_mount() {
         let (code, text) = launch_from(mounted, image, None, &["--unlock"], "true");
         let flags: Vec<&str> = text.lines().collect();
         assert_eq!((code, flags.len()), (Some(0), 4), "{text}");
-        assert!(
-            flags[..3]
-                .iter()
-                .all(|line| line.starts_with("without") && line.contains("Err(")),
-            "{text}"
-        );
+        assert!(flags[..3].iter().all(|line| line.starts_with("without") && line.contains("Err(")), "{text}");
         assert_eq!(flags[3], "the same: Ok(())");
     };
     let image = Image::complete();
@@ -162,14 +130,7 @@ fn users_cannot_clear_the_flags_of_the_agents_mount() {
 #[test]
 fn only_a_user_namespace_passes_for_one() {
     // Not even asked: on a FUSE mount of the peer's, asking might never end.
-    let error = map_peer_groups(
-        File::open("/dev/null").unwrap().as_fd(),
-        std::process::id(),
-        0,
-        0,
-        &[],
-    )
-    .unwrap_err();
+    let error = map_peer_groups(File::open("/dev/null").unwrap().as_fd(), std::process::id(), 0, 0, &[]).unwrap_err();
     assert!(error.to_string().contains("no user namespace"), "{error}");
 }
 
@@ -178,10 +139,7 @@ fn foreign_user_namespaces_are_refused() {
     let image = Image::complete();
     let (code, text) = launch(&image, Some(USER + 1), "true");
     assert_eq!(code, Some(255));
-    assert!(
-        text.contains("the user namespace passed is another user's"),
-        "{text}"
-    );
+    assert!(text.contains("the user namespace passed is another user's"), "{text}");
 }
 
 #[test]
@@ -189,12 +147,7 @@ fn damaged_squashfs_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("damaged");
     std::fs::write(&path, vec![7; 8192]).unwrap();
-    let error = mount_squashfs(File::open(&path).unwrap().as_fd(), &path, 0, 8192)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with(&format!("mount squashfs {}", path.display())),
-        "{error}"
-    );
+    let error = mount_squashfs(File::open(&path).unwrap().as_fd(), &path, 0, 8192).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("mount squashfs {}", path.display())), "{error}");
     assert!(error.contains("damaged"), "{error}");
 }

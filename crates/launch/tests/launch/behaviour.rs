@@ -20,44 +20,21 @@ fn exit_codes_and_output() {
                 String::from_utf8_lossy(&output.stdout).into_owned(),
                 String::from_utf8_lossy(&output.stderr).into_owned(),
             );
-            assert_eq!(
-                seen,
-                (Some(code), stdout.to_owned(), stderr.to_owned()),
-                "uid {uid} {words:?}"
-            );
+            assert_eq!(seen, (Some(code), stdout.to_owned(), stderr.to_owned()), "uid {uid} {words:?}");
         }
     };
     for options in [&[][..], &["--pid"]] {
         check(options, &["true"], 0, "", "");
         check(options, &["/bin/sh", "-c", "exit 7"], 7, "", "");
-        check(
-            options,
-            &["sh", "-c", "echo $GREETING; pwd; umask"],
-            0,
-            "hello\n/tmp\n0022\n",
-            "",
-        );
-        check(
-            options,
-            &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"],
-            137,
-            "",
-            "Killed\n",
-        );
+        check(options, &["sh", "-c", "echo $GREETING; pwd; umask"], 0, "hello\n/tmp\n0022\n", "");
+        check(options, &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137, "", "Killed\n");
         let missing = "FATAL:   \"nosuch\": executable file not found in $PATH\n";
         check(options, &["nosuch"], 255, "", missing);
         let missing = "FATAL:   execute /bin/nosuch: No such file or directory (os error 2)\n";
         check(options, &["/bin/nosuch"], 255, "", missing);
-        check(
-            options,
-            &["/etc/passwd"],
-            255,
-            "",
-            "FATAL:   execute /etc/passwd: Permission denied (os error 13)\n",
-        );
+        check(options, &["/etc/passwd"], 255, "", "FATAL:   execute /etc/passwd: Permission denied (os error 13)\n");
     }
-    let missing =
-        "FATAL:   change to working directory /no: No such file or directory (os error 2)\n";
+    let missing = "FATAL:   change to working directory /no: No such file or directory (os error 2)\n";
     check(&["--cwd", "/no"], &["true"], 255, "", missing);
     let missing = "FATAL:   bind /no: no such file or directory on the host\n";
     check(&["--bind", "/no"], &["true"], 255, "", missing);
@@ -87,16 +64,7 @@ fn broken_pipes_are_not_ignored() {
 fn pid_namespace_has_an_init_and_forwards_signals() {
     let image = Image::complete();
     for uid in [0, USER] {
-        let text = image.run(
-            uid,
-            &[
-                "--pid",
-                image.root(),
-                "sh",
-                "-c",
-                "cat /proc/1/comm; echo $$",
-            ],
-        );
+        let text = image.run(uid, &["--pid", image.root(), "sh", "-c", "cat /proc/1/comm; echo $$"]);
         assert_eq!(text, "appinit\n2\n");
         let mut command = image.launcher(uid);
         command.args(["--pid", image.root(), "sh", "-c"]);
@@ -132,19 +100,7 @@ fn users_get_no_capabilities_and_no_new_privileges() {
     for uid in [USER, NOBODY] {
         let text = image.run(uid, &[image.root(), "sh", "-c", KEYS]);
         let words: Vec<&str> = text.split_whitespace().collect();
-        assert_eq!(
-            words,
-            [
-                "CapPrm:",
-                none,
-                "CapEff:",
-                none,
-                "CapAmb:",
-                none,
-                "NoNewPrivs:",
-                "1"
-            ]
-        );
+        assert_eq!(words, ["CapPrm:", none, "CapEff:", none, "CapAmb:", none, "NoNewPrivs:", "1"]);
     }
     let text = image.run(0, &[image.root(), "sh", "-c", KEYS]);
     assert!(text.ends_with("NoNewPrivs:\t0\n"), "{text}");
@@ -154,13 +110,9 @@ fn users_get_no_capabilities_and_no_new_privileges() {
 fn a_step_shares_one_namespace_and_drops_everything() {
     let image = Image::bare();
     let mut command = image.launcher_with(USER, &[7, 100], &["+sys_admin", "+sys_chroot"]);
-    let script = format!(
-        "id -u; id -G; pwd; {KEYS}; cat /etc/shadow 2>/dev/null || echo closed; readlink /proc/self/ns/user"
-    );
-    let output = command
-        .args(["--step", image.root(), "/bin/sh", "-c", &script])
-        .output()
-        .unwrap();
+    let script =
+        format!("id -u; id -G; pwd; {KEYS}; cat /etc/shadow 2>/dev/null || echo closed; readlink /proc/self/ns/user");
+    let output = command.args(["--step", image.root(), "/bin/sh", "-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let host = std::fs::read_link("/proc/self/ns/user").unwrap();
     let none = "0000000000000000";
@@ -194,17 +146,7 @@ fn other_namespaces() {
 #[test]
 fn dry_run_prints_the_plan() {
     let image = Image::complete();
-    let text = image.run(
-        USER,
-        &[
-            "--dry-run",
-            "--bind",
-            "/usr:/opt:ro",
-            image.root(),
-            "true",
-            "x",
-        ],
-    );
+    let text = image.run(USER, &["--dry-run", "--bind", "/usr:/opt:ro", image.root(), "true", "x"]);
     let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(plan["argv"], serde_json::json!(["true", "x"]));
     assert_eq!(plan["uid"], USER);

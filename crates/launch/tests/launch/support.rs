@@ -15,8 +15,8 @@ pub(crate) const USER: u32 = 12345;
 pub(crate) const NOBODY: u32 = 65534;
 
 const APPLETS: [&str; 20] = [
-    "cat", "chgrp", "chown", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls",
-    "mkdir", "ps", "pwd", "readlink", "sh", "sleep", "stat", "touch", "true",
+    "cat", "chgrp", "chown", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls", "mkdir", "ps", "pwd",
+    "readlink", "sh", "sleep", "stat", "touch", "true",
 ];
 
 /// Mount points of the defaults; `Image::bare` lacks them.
@@ -55,35 +55,20 @@ impl Image {
         for applet in APPLETS {
             symlink("busybox", directory.join("bin").join(applet)).unwrap();
         }
-        fs::write(
-            directory.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\n",
-        )
-        .unwrap();
+        fs::write(directory.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
         fs::write(directory.join("etc/group"), "root:x:0:\n").unwrap();
         fs::write(directory.join("etc/shadow"), "secret\n").unwrap();
-        fs::set_permissions(
-            directory.join("etc/shadow"),
-            fs::Permissions::from_mode(0o600),
-        )
-        .unwrap();
+        fs::set_permissions(directory.join("etc/shadow"), fs::Permissions::from_mode(0o600)).unwrap();
         let launcher = scratch.path().join("launch");
         fs::copy(example(), &launcher).unwrap();
-        Image {
-            scratch,
-            directory,
-            launcher,
-        }
+        Image { scratch, directory, launcher }
     }
 
     pub(crate) fn squashfs(&self) -> PathBuf {
         let file = self.scratch.path().join("image.sqfs");
         if !file.exists() {
-            let made = Command::new("mksquashfs")
-                .arg(&self.directory)
-                .arg(&file)
-                .args(["-quiet", "-no-progress"])
-                .status();
+            let made =
+                Command::new("mksquashfs").arg(&self.directory).arg(&file).args(["-quiet", "-no-progress"]).status();
             assert!(made.unwrap().success());
         }
         file
@@ -97,9 +82,7 @@ impl Image {
     /// The same with supplementary groups and with capabilities raised (setpriv's words).
     pub(crate) fn launcher_with(&self, uid: u32, groups: &[u32], capabilities: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
-        command
-            .arg(format!("--reuid={uid}"))
-            .arg(format!("--regid={uid}"));
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={uid}"));
         if groups.is_empty() {
             command.arg("--clear-groups");
         } else {
@@ -108,9 +91,7 @@ impl Image {
         }
         if !capabilities.is_empty() {
             let list = capabilities.join(",");
-            command
-                .arg(format!("--inh-caps={list}"))
-                .arg(format!("--ambient-caps={list}"));
+            command.arg(format!("--inh-caps={list}")).arg(format!("--ambient-caps={list}"));
         }
         command
             .arg(&self.launcher)
@@ -127,11 +108,7 @@ impl Image {
         let output = self.output(uid, words);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "{:?}: {text}{errors}",
-            output.status
-        );
+        assert!(output.status.success(), "{:?}: {text}{errors}", output.status);
         text
     }
 
@@ -147,16 +124,8 @@ impl Image {
 /// The example of this crate, which `cargo test` builds next to the tests.
 fn example() -> PathBuf {
     let path = std::env::current_exe().unwrap();
-    let path = path
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("examples/launch");
-    assert!(
-        path.exists(),
-        "{} is missing: build it with cargo build -p siforge-launch --examples",
-        path.display()
-    );
+    let path = path.parent().and_then(Path::parent).unwrap().join("examples/launch");
+    assert!(path.exists(), "{} is missing: build it with cargo build -p siforge-launch --examples", path.display());
     path
 }
 
@@ -184,8 +153,5 @@ pub(crate) fn mount_lines(text: &str) -> Vec<MountLine> {
 
 /// The last mount at a place.
 pub(crate) fn mount_at<'a>(lines: &'a [MountLine], target: &str) -> &'a MountLine {
-    lines
-        .iter()
-        .rfind(|l| l.target == target)
-        .unwrap_or_else(|| panic!("nothing mounted on {target}: {lines:#?}"))
+    lines.iter().rfind(|l| l.target == target).unwrap_or_else(|| panic!("nothing mounted on {target}: {lines:#?}"))
 }

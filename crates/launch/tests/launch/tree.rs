@@ -7,10 +7,7 @@ use crate::support::{Image, MountLine, NOBODY, USER, mount_at, mount_lines};
 
 fn has(line: &MountLine, options: &[&str]) {
     for option in options {
-        assert!(
-            line.options.iter().any(|o| o == option),
-            "{option} is not set: {line:?}"
-        );
+        assert!(line.options.iter().any(|o| o == option), "{option} is not set: {line:?}");
     }
 }
 
@@ -29,31 +26,13 @@ fn image_and_binds_are_nosuid_and_nodev() {
         (USER, image.root(), ""),
         (NOBODY, image.root(), ""),
     ] {
-        let lines = mounts(
-            &image,
-            uid,
-            &["--no-home", "--bind", "/usr:/tmp/../sys:ro"],
-            root,
-        );
+        let lines = mounts(&image, uid, &["--no-home", "--bind", "/usr:/tmp/../sys:ro"], root);
         let top = mount_at(&lines, "/");
         has(top, &["ro", "nosuid", "nodev"]);
-        assert!(
-            kind.is_empty() || top.kind == kind,
-            "no overlay where none is needed: {top:?}"
-        );
-        assert_eq!(
-            lines.iter().filter(|l| l.target == "/").count(),
-            1,
-            "the host's root is gone: {lines:#?}"
-        );
+        assert!(kind.is_empty() || top.kind == kind, "no overlay where none is needed: {top:?}");
+        assert_eq!(lines.iter().filter(|l| l.target == "/").count(), 1, "the host's root is gone: {lines:#?}");
         has(mount_at(&lines, "/sys"), &["ro", "nosuid", "nodev"]);
-        for target in [
-            "/proc",
-            "/tmp",
-            "/var/tmp",
-            "/etc/hosts",
-            "/etc/resolv.conf",
-        ] {
+        for target in ["/proc", "/tmp", "/var/tmp", "/etc/hosts", "/etc/resolv.conf"] {
             has(mount_at(&lines, target), &["rw", "nosuid", "nodev"]);
         }
         let dev = mount_at(&lines, "/dev");
@@ -67,11 +46,7 @@ fn missing_mount_points_come_by_a_read_only_overlay() {
     let image = Image::bare();
     fs::create_dir(image.directory.join("var")).unwrap();
     // A dangling link, as Ubuntu's images have, and a directory on the way that is a link.
-    symlink(
-        "../run/systemd/resolve/stub-resolv.conf",
-        image.directory.join("etc/resolv.conf"),
-    )
-    .unwrap();
+    symlink("../run/systemd/resolve/stub-resolv.conf", image.directory.join("etc/resolv.conf")).unwrap();
     fs::create_dir(image.directory.join("real")).unwrap();
     symlink("real", image.directory.join("alias")).unwrap();
     let data = image.scratch.path().join("data");
@@ -79,11 +54,7 @@ fn missing_mount_points_come_by_a_read_only_overlay() {
     fs::write(data.join("file"), "data\n").unwrap();
     let squashfs = image.squashfs();
     let bind = format!("{}:/alias/deep/data", data.display());
-    for (uid, root) in [
-        (0, squashfs.to_str().unwrap()),
-        (0, image.root()),
-        (USER, image.root()),
-    ] {
+    for (uid, root) in [(0, squashfs.to_str().unwrap()), (0, image.root()), (USER, image.root())] {
         let words = ["--bind", &bind, root, "sh", "-c"];
         let script = "cat /real/deep/data/file; cat /proc/self/mountinfo";
         let text = image.run(uid, &[&words[..], &[script]].concat());
@@ -124,38 +95,17 @@ fn hostile_links_stay_inside() {
 fn writable_tmpfs_takes_writes_and_forgets_them() {
     let image = Image::complete();
     let squashfs = image.squashfs();
-    let script =
-        "echo new > /etc/new && cat /etc/new && echo changed > /etc/shadow && cat /etc/shadow";
-    let text = image.run(
-        0,
-        &[
-            "--writable-tmpfs",
-            squashfs.to_str().unwrap(),
-            "sh",
-            "-c",
-            script,
-        ],
-    );
+    let script = "echo new > /etc/new && cat /etc/new && echo changed > /etc/shadow && cat /etc/shadow";
+    let text = image.run(0, &["--writable-tmpfs", squashfs.to_str().unwrap(), "sh", "-c", script]);
     assert_eq!(text, "new\nchanged\n");
-    let text = image.run(
-        0,
-        &[
-            squashfs.to_str().unwrap(),
-            "sh",
-            "-c",
-            "ls /etc/new 2>/dev/null; cat /etc/shadow",
-        ],
-    );
+    let text = image.run(0, &[squashfs.to_str().unwrap(), "sh", "-c", "ls /etc/new 2>/dev/null; cat /etc/shadow"]);
     assert_eq!(text, "secret\n");
 }
 
 #[test]
 fn contained_sees_little_of_the_host() {
     let image = Image::complete();
-    let marker = tempfile::Builder::new()
-        .prefix("launch-marker")
-        .tempfile_in("/tmp")
-        .unwrap();
+    let marker = tempfile::Builder::new().prefix("launch-marker").tempfile_in("/tmp").unwrap();
     let marker = marker.path().to_str().unwrap();
     for uid in [0, USER] {
         let script = format!(
@@ -167,21 +117,10 @@ fn contained_sees_little_of_the_host() {
     let workdir = image.scratch.path().join("work/dir");
     let text = image.run(
         0,
-        &[
-            "--contain",
-            "--workdir",
-            workdir.to_str().unwrap(),
-            image.root(),
-            "sh",
-            "-c",
-            "echo kept > /tmp/kept",
-        ],
+        &["--contain", "--workdir", workdir.to_str().unwrap(), image.root(), "sh", "-c", "echo kept > /tmp/kept"],
     );
     assert_eq!(text, "");
-    assert_eq!(
-        fs::read_to_string(workdir.join("tmp/kept")).unwrap(),
-        "kept\n"
-    );
+    assert_eq!(fs::read_to_string(workdir.join("tmp/kept")).unwrap(), "kept\n");
 }
 
 #[test]
@@ -189,20 +128,12 @@ fn accounts_are_added_to_the_images_own() {
     let image = Image::complete();
     let text = image.run(
         NOBODY,
-        &[
-            image.root(),
-            "sh",
-            "-c",
-            "id -un; cat /etc/passwd | grep -c root; touch /etc/passwd 2>/dev/null || echo no",
-        ],
+        &[image.root(), "sh", "-c", "id -un; cat /etc/passwd | grep -c root; touch /etc/passwd 2>/dev/null || echo no"],
     );
     assert_eq!(text, "nobody\n1\nno\n");
     // Nothing to add for root: the image's own file shows.
     let lines = mounts(&image, 0, &[], image.root());
-    assert!(
-        !lines.iter().any(|l| l.target == "/etc/passwd"),
-        "{lines:#?}"
-    );
+    assert!(!lines.iter().any(|l| l.target == "/etc/passwd"), "{lines:#?}");
 }
 
 #[test]
@@ -213,26 +144,12 @@ fn the_working_directory_comes_along() {
     for (options, expect) in [
         (vec![], project.to_str().unwrap()),
         (vec!["--cwd", "/etc"], "/etc"),
-        (
-            vec!["--contain", "--no-home"],
-            if project.starts_with("/root") {
-                "/root"
-            } else {
-                "/"
-            },
-        ),
+        (vec!["--contain", "--no-home"], if project.starts_with("/root") { "/root" } else { "/" }),
     ] {
         let mut command = image.launcher(USER);
-        command
-            .args(&options)
-            .args([image.root(), "pwd"])
-            .current_dir(&project);
+        command.args(&options).args([image.root(), "pwd"]).current_dir(&project);
         let output = command.output().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout).trim_end(),
-            expect,
-            "{options:?} {output:?}"
-        );
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expect, "{options:?} {output:?}");
     }
 }
 
@@ -247,20 +164,13 @@ fn nothing_stays_mounted_or_attached() {
     assert!(!mounts.contains(scratch), "{mounts}");
     // The last user of an autoclear device detaches it; the kernel does that just after the process is gone.
     let attached = || {
-        fs::read_dir("/sys/block")
-            .unwrap()
-            .filter_map(Result::ok)
-            .any(|device| {
-                fs::read_to_string(device.path().join("loop/backing_file"))
-                    .is_ok_and(|file| file.starts_with(scratch))
-            })
+        fs::read_dir("/sys/block").unwrap().filter_map(Result::ok).any(|device| {
+            fs::read_to_string(device.path().join("loop/backing_file")).is_ok_and(|file| file.starts_with(scratch))
+        })
     };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while attached() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "a loop device is still attached"
-        );
+        assert!(std::time::Instant::now() < deadline, "a loop device is still attached");
         std::thread::yield_now();
     }
 }

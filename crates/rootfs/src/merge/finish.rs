@@ -17,15 +17,10 @@ impl Merge {
             return Ok(Outcome::Restart(map));
         }
         if self.warnings_left_out > 0 {
-            self.warnings.push(Warning::More {
-                count: self.warnings_left_out,
-            });
+            self.warnings.push(Warning::More { count: self.warnings_left_out });
         }
         let warnings = std::mem::take(&mut self.warnings);
-        Ok(Outcome::Done {
-            tree: self.into_tree(image_mtime),
-            warnings,
-        })
+        Ok(Outcome::Done { tree: self.into_tree(image_mtime), warnings })
     }
 
     /// Directories get the ids behind all other inodes, breadth first, so that their number is their index.
@@ -55,24 +50,11 @@ impl Merge {
                     table.push((name, inode));
                 }
             }
-            let meta = meta.unwrap_or(Meta {
-                mode: 0o755,
-                mtime: image_mtime,
-                ..Meta::default()
-            });
-            self.inodes.push(Inode {
-                meta,
-                kind: Kind::Directory,
-                links: 1,
-            });
+            let meta = meta.unwrap_or(Meta { mode: 0o755, mtime: image_mtime, ..Meta::default() });
+            self.inodes.push(Inode { meta, kind: Kind::Directory, links: 1 });
             tables.push(table.into_boxed_slice());
         }
-        Tree {
-            inodes: self.inodes,
-            root: first_dir,
-            first_dir,
-            children: tables,
-        }
+        Tree { inodes: self.inodes, root: first_dir, first_dir, children: tables }
     }
 
     /// Stand-ins lead downward from layer to layer, so this ends.

@@ -15,11 +15,7 @@ struct Pair {
 
 impl Merge {
     pub(super) fn fold(&mut self, layer: NodeId) {
-        let mut pairs = vec![Pair {
-            merged: self.root,
-            lower: layer,
-            path: Vec::new(),
-        }];
+        let mut pairs = vec![Pair { merged: self.root, lower: layer, path: Vec::new() }];
         while let Some(pair) = pairs.pop() {
             let Some(lower) = self.nodes.take_directory(pair.lower) else {
                 continue;
@@ -58,11 +54,7 @@ impl Merge {
         let path = || [&pair.path[..], &name, b"/"].concat();
         let cut = match self.nodes.get(child).body {
             Body::Directory(_) => {
-                pairs.push(Pair {
-                    merged: standing,
-                    lower: child,
-                    path: path(),
-                });
+                pairs.push(Pair { merged: standing, lower: child, path: path() });
                 self.nodes.get(child).cut
             }
             Body::Leaf(inode) => {

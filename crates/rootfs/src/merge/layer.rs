@@ -30,13 +30,7 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn new(root: NodeId, wanted: HashSet<Vec<u8>>) -> Layer {
-        Layer {
-            root,
-            files: Vec::new(),
-            wants: Vec::new(),
-            wanted,
-            last_parent: None,
-        }
+        Layer { root, files: Vec::new(), wants: Vec::new(), wanted, last_parent: None }
     }
 
     /// To be called when something is replaced.
@@ -66,25 +60,15 @@ impl Walk<'_> {
 
 impl Merge {
     /// Finds the place of a member, implying its parents.
-    pub(super) fn locate<'a>(
-        &mut self,
-        layer: &mut Layer,
-        path: &'a [u8],
-    ) -> Result<Place<'a>, Error> {
+    pub(super) fn locate<'a>(&mut self, layer: &mut Layer, path: &'a [u8]) -> Result<Place<'a>, Error> {
         if path.len() > self.limits.path_len {
             return Err(Error::PathTooLong {
                 path: printable(&path[..200.min(path.len())]),
                 limit: self.limits.path_len,
             });
         }
-        let end = path
-            .iter()
-            .rposition(|&b| b != b'/')
-            .map_or(0, |last| last + 1);
-        let start = path[..end]
-            .iter()
-            .rposition(|&b| b == b'/')
-            .map_or(0, |slash| slash + 1);
+        let end = path.iter().rposition(|&b| b != b'/').map_or(0, |last| last + 1);
+        let start = path[..end].iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = (&path[..start], &path[start..end]);
         if matches!(name, b"" | b"." | b"..") {
             // Rare, so without the memory of the last parent.
@@ -94,11 +78,7 @@ impl Merge {
                 Some(name) => self.child_of(layer, &parents, name, path),
             };
         }
-        if let Some((_, dir)) = layer
-            .last_parent
-            .as_ref()
-            .filter(|(last, _)| last == parent)
-        {
+        if let Some((_, dir)) = layer.last_parent.as_ref().filter(|(last, _)| last == parent) {
             let dir = *dir;
             check_name(name, path)?;
             return Ok(Place::Child { dir, name });
@@ -133,15 +113,8 @@ impl Merge {
         path: &[u8],
         imply: bool,
     ) -> Result<Walk<'a>, Error> {
-        let mut walk = Walk {
-            names: Vec::with_capacity(parents.len()),
-            nodes: Vec::with_capacity(parents.len()),
-        };
-        let mut pending: Vec<Cow<'a, [u8]>> = parents
-            .iter()
-            .rev()
-            .map(|&name| Cow::Borrowed(name))
-            .collect();
+        let mut walk = Walk { names: Vec::with_capacity(parents.len()), nodes: Vec::with_capacity(parents.len()) };
+        let mut pending: Vec<Cow<'a, [u8]>> = parents.iter().rev().map(|&name| Cow::Borrowed(name)).collect();
         let mut symlinks = 0;
         while let Some(name) = pending.pop() {
             if *name == *b".." {
@@ -155,24 +128,17 @@ impl Merge {
                 Some((child, Body::Directory(_))) => Some(child),
                 Some((_, &Body::Leaf(inode))) => {
                     let Kind::Symlink { target } = &self.inodes[inode as usize].kind else {
-                        return Err(Error::ParentNotDirectory {
-                            path: printable(path),
-                            parent: printable(&name),
-                        });
+                        return Err(Error::ParentNotDirectory { path: printable(path), parent: printable(&name) });
                     };
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
-                        return Err(Error::SymlinkLoop {
-                            path: printable(path),
-                        });
+                        return Err(Error::SymlinkLoop { path: printable(path) });
                     }
                     if target.starts_with(b"/") {
                         walk.names.clear();
                         walk.nodes.clear();
                     }
-                    let parts = target
-                        .split(|&b| b == b'/')
-                        .filter(|part| !matches!(part, [] | [b'.']));
+                    let parts = target.split(|&b| b == b'/').filter(|part| !matches!(part, [] | [b'.']));
                     pending.extend(parts.rev().map(|part| Cow::Owned(part.to_vec())));
                     continue;
                 }
@@ -184,10 +150,7 @@ impl Merge {
             walk.names.push(name);
             walk.nodes.push(next);
             if walk.nodes.len() >= self.limits.path_depth {
-                return Err(Error::PathTooDeep {
-                    path: printable(path),
-                    limit: self.limits.path_depth,
-                });
+                return Err(Error::PathTooDeep { path: printable(path), limit: self.limits.path_depth });
             }
         }
         Ok(walk)
@@ -204,9 +167,7 @@ impl Merge {
     pub(super) fn count_entry(&mut self) -> Result<(), Error> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(Error::TooManyEntries {
-                limit: self.limits.entries,
-            });
+            return Err(Error::TooManyEntries { limit: self.limits.entries });
         }
         Ok(())
     }
@@ -215,9 +176,7 @@ impl Merge {
     pub(super) fn keep(&mut self, bytes: usize) -> Result<(), Error> {
         self.metadata_bytes = self.metadata_bytes.saturating_add(bytes as u64);
         if self.metadata_bytes > self.limits.metadata_bytes {
-            return Err(Error::TooMuchMetadata {
-                limit: self.limits.metadata_bytes,
-            });
+            return Err(Error::TooMuchMetadata { limit: self.limits.metadata_bytes });
         }
         Ok(())
     }
@@ -225,9 +184,7 @@ impl Merge {
 
 fn check_name(name: &[u8], path: &[u8]) -> Result<(), Error> {
     if name.len() > MAX_NAME {
-        return Err(Error::NameTooLong {
-            path: printable(path),
-        });
+        return Err(Error::NameTooLong { path: printable(path) });
     }
     Ok(())
 }

@@ -25,11 +25,7 @@ enum Marker<'a> {
 
 impl Merge {
     /// Places one member of a tar; a regular file's bytes are asked for.
-    pub(super) fn member(
-        &mut self,
-        layer: &mut Layer,
-        header: Header,
-    ) -> Result<Option<Offer>, Error> {
+    pub(super) fn member(&mut self, layer: &mut Layer, header: Header) -> Result<Option<Offer>, Error> {
         self.count_entry()?;
         if let Some(marker) = marker(&header.path) {
             self.mark(layer, &header.path, marker)?;
@@ -43,9 +39,7 @@ impl Merge {
             }
             Type::Directory => Kind::Directory,
             Type::File => Kind::File { size: header.size },
-            Type::Symlink => Kind::Symlink {
-                target: self.target(path, &header.link)?,
-            },
+            Type::Symlink => Kind::Symlink { target: self.target(path, &header.link)? },
             Type::CharDevice => {
                 let (major, minor) = device(&header)?;
                 Kind::CharDevice { major, minor }
@@ -56,10 +50,7 @@ impl Merge {
             }
             Type::Fifo => Kind::Fifo,
             Type::Other(kind) => {
-                return Err(Error::UnknownType {
-                    path: printable(path),
-                    kind: char::from(kind),
-                });
+                return Err(Error::UnknownType { path: printable(path), kind: char::from(kind) });
             }
         };
         let meta = self.meta(&header)?;
@@ -75,30 +66,14 @@ impl Merge {
         self.count_entry()?;
         let (kind, data): (_, &[u8]) = match entry.kind {
             EntryKind::Directory => (Kind::Directory, b""),
-            EntryKind::File { data } => (
-                Kind::File {
-                    size: data.len() as u64,
-                },
-                data,
-            ),
-            EntryKind::Symlink { target } => (
-                Kind::Symlink {
-                    target: self.target(entry.path, target)?,
-                },
-                b"",
-            ),
+            EntryKind::File { data } => (Kind::File { size: data.len() as u64 }, data),
+            EntryKind::Symlink { target } => (Kind::Symlink { target: self.target(entry.path, target)? }, b""),
         };
         let offer = self.place(layer, entry.path, entry.meta.clone(), kind)?;
         Ok(offer.map(|offer| (offer, data)))
     }
 
-    fn place(
-        &mut self,
-        layer: &mut Layer,
-        path: &[u8],
-        meta: Meta,
-        kind: Kind,
-    ) -> Result<Option<Offer>, Error> {
+    fn place(&mut self, layer: &mut Layer, path: &[u8], meta: Meta, kind: Kind) -> Result<Option<Offer>, Error> {
         let (dir, name) = match self.locate(layer, path)? {
             Place::Child { dir, name } => (dir, name),
             Place::Root if kind == Kind::Directory => {
@@ -108,10 +83,7 @@ impl Merge {
                 return Ok(None);
             }
             Place::Root => {
-                return Err(Error::RootNotDirectory {
-                    path: printable(path),
-                    kind: kind_name(&kind),
-                });
+                return Err(Error::RootNotDirectory { path: printable(path), kind: kind_name(&kind) });
             }
         };
         let Kind::File { size } = kind else {
@@ -125,10 +97,7 @@ impl Merge {
         };
         self.apparent_bytes = self.apparent_bytes.saturating_add(size);
         if self.apparent_bytes > self.limits.apparent_bytes {
-            return Err(Error::TooManyBytes {
-                path: printable(path),
-                limit: self.limits.apparent_bytes,
-            });
+            return Err(Error::TooManyBytes { path: printable(path), limit: self.limits.apparent_bytes });
         }
         let emit = if self.known.is_known() {
             self.known.get(self.files.len(), layer.files.len())
@@ -142,13 +111,7 @@ impl Merge {
         Ok(Some(Offer { inode, size, emit }))
     }
 
-    fn put_directory(
-        &mut self,
-        layer: &mut Layer,
-        dir: NodeId,
-        name: &[u8],
-        meta: Meta,
-    ) -> Result<(), Error> {
+    fn put_directory(&mut self, layer: &mut Layer, dir: NodeId, name: &[u8], meta: Meta) -> Result<(), Error> {
         let child = self.nodes.child(dir, name);
         if let Some(directory) = child.and_then(|child| self.nodes.directory_mut(child)) {
             directory.meta = Some(meta);
@@ -186,9 +149,7 @@ impl Merge {
         match marker {
             Marker::Whiteout(name) => {
                 if matches!(name, b"" | b"." | b"..") {
-                    return Err(Error::BadWhiteout {
-                        path: printable(path),
-                    });
+                    return Err(Error::BadWhiteout { path: printable(path) });
                 }
                 self.keep(name.len())?;
                 let node = match self.nodes.child(dir, name) {
@@ -209,15 +170,10 @@ impl Merge {
 
     fn target(&mut self, path: &[u8], target: &[u8]) -> Result<Vec<u8>, Error> {
         if target.is_empty() {
-            return Err(Error::EmptySymlink {
-                path: printable(path),
-            });
+            return Err(Error::EmptySymlink { path: printable(path) });
         }
         if target.len() > MAX_TARGET {
-            return Err(Error::SymlinkTooLong {
-                path: printable(path),
-                limit: MAX_TARGET,
-            });
+            return Err(Error::SymlinkTooLong { path: printable(path), limit: MAX_TARGET });
         }
         self.keep(target.len())?;
         Ok(target.to_vec())
@@ -228,10 +184,7 @@ impl Merge {
         let dropped = printable(dropped);
         let is_same = |warning: &Warning| matches!(warning, Warning::XattrDropped { name, .. } if *name == dropped);
         if !self.warnings.iter().any(is_same) {
-            self.warn(Warning::XattrDropped {
-                path: printable(path),
-                name: dropped,
-            });
+            self.warn(Warning::XattrDropped { path: printable(path), name: dropped });
         }
     }
 
@@ -245,10 +198,7 @@ impl Merge {
             }
             bytes += name.len() + value.len();
             if bytes > self.limits.xattr_bytes {
-                return Err(Error::XattrsTooLarge {
-                    path: path(),
-                    limit: self.limits.xattr_bytes,
-                });
+                return Err(Error::XattrsTooLarge { path: path(), limit: self.limits.xattr_bytes });
             }
             if is_kept_xattr(name) {
                 xattrs.push((name.clone(), value.clone()));
@@ -269,10 +219,7 @@ impl Merge {
 
 impl Layer {
     fn is_wanted(&self, path: &[u8]) -> bool {
-        !self.wanted.is_empty()
-            && self
-                .wanted
-                .contains(&crate::path::components(path).join(&b'/'))
+        !self.wanted.is_empty() && self.wanted.contains(&crate::path::components(path).join(&b'/'))
     }
 }
 
@@ -296,10 +243,7 @@ fn marker(path: &[u8]) -> Option<Marker<'_>> {
 /// What an image keeps. Overlayfs's own attributes would take effect when the image is a lower layer of a mount;
 /// labels and ACLs belong to the host's policy and are not in squashfs.
 fn is_kept_xattr(name: &[u8]) -> bool {
-    match name
-        .strip_prefix(b"user.")
-        .or_else(|| name.strip_prefix(b"trusted."))
-    {
+    match name.strip_prefix(b"user.").or_else(|| name.strip_prefix(b"trusted.")) {
         Some(rest) => !rest.is_empty() && !rest.starts_with(b"overlay."),
         None => name == b"security.capability",
     }
@@ -310,11 +254,7 @@ fn owner(header: &Header, what: &'static str, value: i64) -> Result<u32, Error> 
     let id = u32::try_from(value).or_else(|_| i32::try_from(value).map(|id| id as u32));
     match id {
         Ok(id) if id != u32::MAX => Ok(id),
-        _ => Err(Error::OutOfRange {
-            path: printable(&header.path),
-            what,
-            value,
-        }),
+        _ => Err(Error::OutOfRange { path: printable(&header.path), what, value }),
     }
 }
 
@@ -322,16 +262,9 @@ fn owner(header: &Header, what: &'static str, value: i64) -> Result<u32, Error> 
 fn device(header: &Header) -> Result<(u32, u32), Error> {
     let number = |what, value: i64, limit: u32| match u32::try_from(value) {
         Ok(number) if number <= limit => Ok(number),
-        _ => Err(Error::OutOfRange {
-            path: printable(&header.path),
-            what,
-            value,
-        }),
+        _ => Err(Error::OutOfRange { path: printable(&header.path), what, value }),
     };
-    Ok((
-        number("device major", header.major, 0xfff)?,
-        number("device minor", header.minor, 0xf_ffff)?,
-    ))
+    Ok((number("device major", header.major, 0xfff)?, number("device minor", header.minor, 0xf_ffff)?))
 }
 
 fn kind_name(kind: &Kind) -> &'static str {

@@ -78,15 +78,11 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::SymlinkReplaced { path } => {
-                write!(
-                    f,
-                    "{path}: a directory that an upper layer implies replaces a lower layer's symlink"
-                )
+                write!(f, "{path}: a directory that an upper layer implies replaces a lower layer's symlink")
             }
-            Warning::XattrDropped { path, name } => write!(
-                f,
-                "extended attribute {name} is not kept, first seen at {path}"
-            ),
+            Warning::XattrDropped { path, name } => {
+                write!(f, "extended attribute {name} is not kept, first seen at {path}")
+            }
             Warning::More { count } => write!(f, "{count} more warnings of this kind"),
         }
     }
@@ -137,10 +133,7 @@ impl Merge {
         let root = nodes.add(Directory::body(None, Above::Free));
         Merge {
             // Ids are 32 bits, and an entry takes at most one node more than one, and an inode.
-            limits: Limits {
-                entries: limits.entries.min(1 << 30),
-                ..limits
-            },
+            limits: Limits { entries: limits.entries.min(1 << 30), ..limits },
             known,
             nodes,
             root,
@@ -170,9 +163,7 @@ impl Merge {
         for entry in entries {
             if let Some((offer, mut data)) = self.entry(&mut layer, entry)? {
                 let inode = offer.emit.then_some(offer.inode);
-                contents
-                    .file(inode, offer.size, &mut data)
-                    .map_err(ApplyError::Contents)?;
+                contents.file(inode, offer.size, &mut data).map_err(ApplyError::Contents)?;
             }
         }
         self.end_layer(layer)?;
@@ -183,11 +174,7 @@ impl Merge {
     /// so that a reader that hashes sees all of it). Layers come topmost first.
     ///
     /// After an error the merge is of no more use.
-    pub fn apply_tar<C: Contents>(
-        &mut self,
-        tar: &mut dyn Read,
-        contents: &mut C,
-    ) -> Result<(), ApplyError<C::Error>> {
+    pub fn apply_tar<C: Contents>(&mut self, tar: &mut dyn Read, contents: &mut C) -> Result<(), ApplyError<C::Error>> {
         contents.begin_layer().map_err(ApplyError::Contents)?;
         let mut layer = self.begin_layer();
         let mut archive = Archive::new(tar, self.limits.tar_bytes);
@@ -234,11 +221,7 @@ impl Merge {
                     nodes::Body::Leaf(_) => return,
                 }
             }
-            let meta = |mode| Meta {
-                mode,
-                mtime,
-                ..Meta::default()
-            };
+            let meta = |mode| Meta { mode, mtime, ..Meta::default() };
             let body = if i + 1 == components.len() && kind == Ensure::File {
                 let inode = self.add_inode(meta(0o644), Kind::File { size: 0 });
                 nodes::Body::Leaf(inode)
@@ -250,9 +233,7 @@ impl Merge {
     }
 
     fn begin_layer(&mut self) -> Layer {
-        let root = self
-            .nodes
-            .add(Directory::body(None, Above::Merged(self.root)));
+        let root = self.nodes.add(Directory::body(None, Above::Merged(self.root)));
         Layer::new(root, self.wanted())
     }
 
@@ -274,11 +255,7 @@ impl Merge {
 
     fn add_inode(&mut self, meta: Meta, kind: Kind) -> InodeId {
         let id = self.inodes.len() as InodeId;
-        self.inodes.push(Inode {
-            meta,
-            kind,
-            links: 0,
-        });
+        self.inodes.push(Inode { meta, kind, links: 0 });
         self.states.push(State::default());
         id
     }

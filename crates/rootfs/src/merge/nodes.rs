@@ -93,9 +93,7 @@ impl Nodes {
         match self.directory(merged) {
             Some(directory) if !directory.opaque => match directory.children.get(name) {
                 None => Above::Free,
-                Some(&child) if self.get(child).cut || self.directory(child).is_none() => {
-                    Above::Hidden
-                }
+                Some(&child) if self.get(child).cut || self.directory(child).is_none() => Above::Hidden,
                 Some(&child) => Above::Merged(child),
             },
             _ => Above::Hidden,
@@ -116,11 +114,6 @@ impl Nodes {
 
 impl Directory {
     pub(super) fn body(meta: Option<Meta>, above: Above) -> Body {
-        Body::Directory(Box::new(Directory {
-            children: BTreeMap::new(),
-            meta,
-            opaque: false,
-            above,
-        }))
+        Body::Directory(Box::new(Directory { children: BTreeMap::new(), meta, opaque: false, above }))
     }
 }

@@ -22,10 +22,7 @@ pub(super) struct Want {
 
 impl Want {
     pub(super) fn unresolved(&self) -> Error {
-        Error::UnresolvedLink {
-            path: printable(&self.link),
-            target: printable(&self.target),
-        }
+        Error::UnresolvedLink { path: printable(&self.link), target: printable(&self.target) }
     }
 }
 
@@ -40,36 +37,20 @@ enum Found {
 
 impl Merge {
     /// The link's own metadata counts for nothing: the inode has its own (so does umoci).
-    pub(super) fn hard_link(
-        &mut self,
-        layer: &mut Layer,
-        path: &[u8],
-        target: &[u8],
-    ) -> Result<(), Error> {
+    pub(super) fn hard_link(&mut self, layer: &mut Layer, path: &[u8], target: &[u8]) -> Result<(), Error> {
         if target.len() > self.limits.path_len {
-            return Err(Error::PathTooLong {
-                path: printable(path),
-                limit: self.limits.path_len,
-            });
+            return Err(Error::PathTooLong { path: printable(path), limit: self.limits.path_len });
         }
-        let to_directory = || Error::LinkToDirectory {
-            path: printable(path),
-            target: printable(target),
-        };
+        let to_directory = || Error::LinkToDirectory { path: printable(path), target: printable(target) };
         let mut parents = components(target);
         let name = parents.pop().ok_or_else(to_directory)?;
-        let walk = self
-            .walk(layer.root, &parents, path, false)
-            .map_err(|error| match error {
-                Error::ParentNotDirectory { .. } => Error::UnresolvedLink {
-                    path: printable(path),
-                    target: printable(target),
-                },
-                other => other,
-            })?;
-        let child = walk
-            .end(layer.root)
-            .and_then(|dir| self.nodes.child(dir, name));
+        let walk = self.walk(layer.root, &parents, path, false).map_err(|error| match error {
+            Error::ParentNotDirectory { .. } => {
+                Error::UnresolvedLink { path: printable(path), target: printable(target) }
+            }
+            other => other,
+        })?;
+        let child = walk.end(layer.root).and_then(|dir| self.nodes.child(dir, name));
         let inode = match child.map(|child| &self.nodes.get(child).body) {
             Some(&Body::Leaf(inode)) => inode,
             Some(Body::Directory(_)) => return Err(to_directory()),
@@ -82,29 +63,19 @@ impl Merge {
                 target.extend_from_slice(name);
                 self.keep(target.len() + path.len())?;
                 let stand_in = self.add_inode(Meta::default(), Kind::Fifo);
-                layer.wants.push(Want {
-                    stand_in,
-                    target,
-                    link: path.to_vec(),
-                });
+                layer.wants.push(Want { stand_in, target, link: path.to_vec() });
                 stand_in
             }
         };
         match self.locate(layer, path)? {
             Place::Child { dir, name } => self.put_leaf(layer, dir, name, inode),
-            Place::Root => Err(Error::RootNotDirectory {
-                path: printable(path),
-                kind: "hard link",
-            }),
+            Place::Root => Err(Error::RootNotDirectory { path: printable(path), kind: "hard link" }),
         }
     }
 
     /// The paths that visible links want from the layer about to be read.
     pub(super) fn wanted(&self) -> HashSet<Vec<u8>> {
-        let visible = self
-            .open
-            .iter()
-            .filter(|want| self.states[want.stand_in as usize].visible);
+        let visible = self.open.iter().filter(|want| self.states[want.stand_in as usize].visible);
         visible.map(|want| want.target.clone()).collect()
     }
 
@@ -123,8 +94,7 @@ impl Merge {
                 Found::Inode(inode) => {
                     self.resolved.insert(want.stand_in, inode);
                     // If this is a stand-in itself, it hands on what it got when it is resolved in its turn.
-                    self.states[inode as usize].visible |=
-                        self.states[want.stand_in as usize].visible;
+                    self.states[inode as usize].visible |= self.states[want.stand_in as usize].visible;
                 }
             }
         }

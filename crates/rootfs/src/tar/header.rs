@@ -56,14 +56,9 @@ impl Raw {
             Format::Star => string(&block[345..476]),
             // Go before 1.8 wrote a prefix where GNU has its times (golang.org/issue/12594), and old layers are its work.
             Format::Gnu => {
-                let times_are_valid =
-                    |at: usize| block[at] == 0 || number(&block[at..at + 12]).is_some();
+                let times_are_valid = |at: usize| block[at] == 0 || number(&block[at..at + 12]).is_some();
                 match string(&block[345..500]) {
-                    prefix
-                        if !(times_are_valid(345) && times_are_valid(357)) && prefix.is_ascii() =>
-                    {
-                        prefix
-                    }
+                    prefix if !(times_are_valid(345) && times_are_valid(357)) && prefix.is_ascii() => prefix,
                     _ => b"",
                 }
             }
@@ -129,10 +124,7 @@ fn octal(field: &[u8]) -> Option<i64> {
     let Some(start) = field.iter().position(|b| !is_padding(b)) else {
         return Some(0);
     };
-    let end = field
-        .iter()
-        .rposition(|b| !is_padding(b))
-        .map_or(start, |last| last + 1);
+    let end = field.iter().rposition(|b| !is_padding(b)).map_or(start, |last| last + 1);
     let digits = string(&field[start..end]);
     digits.iter().try_fold(0i64, |value, &digit| match digit {
         b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),

@@ -114,20 +114,8 @@ pub struct Archive<R> {
 impl<R: Read> Archive<R> {
     /// `limit`: bytes of the archive and of what follows it.
     pub fn new(reader: R, limit: u64) -> Archive<R> {
-        let input = Input {
-            reader: BufReader::with_capacity(128 << 10, reader),
-            offset: 0,
-            limit,
-        };
-        Archive {
-            input,
-            remaining: 0,
-            padding: 0,
-            sparse: None,
-            link_data: 0,
-            ended: false,
-            failure: None,
-        }
+        let input = Input { reader: BufReader::with_capacity(128 << 10, reader), offset: 0, limit };
+        Archive { input, remaining: 0, padding: 0, sparse: None, link_data: 0, ended: false, failure: None }
     }
 
     /// The next member; what was not read of the one before is skipped. None at the end, and ever after.
@@ -177,9 +165,7 @@ impl<R: Read> Archive<R> {
                 b'L' => long_name = Some(self.extension(&raw, offset)?),
                 b'K' => long_link = Some(self.extension(&raw, offset)?),
                 _ => {
-                    return self
-                        .member(raw, &block, &records, long_name, long_link)
-                        .map(Some);
+                    return self.member(raw, &block, &records, long_name, long_link).map(Some);
                 }
             }
         }
@@ -209,25 +195,17 @@ impl<R: Read> Archive<R> {
             if !self.read_block(&mut block)? || block == [0; BLOCK] {
                 return Ok(None);
             }
-            return Err(Error::LoneZeroBlock {
-                offset: self.input.offset - BLOCK as u64,
-            });
+            return Err(Error::LoneZeroBlock { offset: self.input.offset - BLOCK as u64 });
         }
         if header::checksum_matches(&block) {
             return Ok(Some(block));
         }
         if link_data == 0 {
-            return Err(Error::Checksum {
-                offset: self.input.offset - BLOCK as u64,
-            });
+            return Err(Error::Checksum { offset: self.input.offset - BLOCK as u64 });
         }
         // The first block of the hard link's data; see the module's docs.
         self.remaining = link_data.saturating_sub(BLOCK as u64);
-        self.padding = if link_data > BLOCK as u64 {
-            padding(link_data)
-        } else {
-            0
-        };
+        self.padding = if link_data > BLOCK as u64 { padding(link_data) } else { 0 };
         if !self.skip_data()? || !self.read_block(&mut block)? {
             return Ok(None);
         }
@@ -236,9 +214,7 @@ impl<R: Read> Archive<R> {
         }
         match header::checksum_matches(&block) {
             true => Ok(Some(block)),
-            false => Err(Error::Checksum {
-                offset: self.input.offset - BLOCK as u64,
-            }),
+            false => Err(Error::Checksum { offset: self.input.offset - BLOCK as u64 }),
         }
     }
 
@@ -258,10 +234,7 @@ impl<R: Read> Archive<R> {
 
     /// The data of an extension header.
     fn extension(&mut self, raw: &Raw, offset: u64) -> Result<Vec<u8>, Error> {
-        let size = u64::try_from(raw.size).map_err(|_| Error::Number {
-            offset,
-            field: "size",
-        })?;
+        let size = u64::try_from(raw.size).map_err(|_| Error::Number { offset, field: "size" })?;
         if size > EXTENSION_LIMIT {
             return Err(Error::ExtensionTooLong { offset });
         }
@@ -292,10 +265,8 @@ impl<R: Read> Archive<R> {
         if let Some(link) = long_link.map(until_nul).filter(|link| !link.is_empty()) {
             raw.link = link;
         }
-        let size = u64::try_from(raw.size).map_err(|_| Error::Number {
-            offset: offset - BLOCK as u64,
-            field: "size",
-        })?;
+        let size =
+            u64::try_from(raw.size).map_err(|_| Error::Number { offset: offset - BLOCK as u64, field: "size" })?;
         let kind = match raw.kind {
             0 if raw.path.ends_with(b"/") => Type::Directory,
             0 | b'0' | b'7' | b'S' => Type::File,
@@ -325,17 +296,10 @@ impl<R: Read> Archive<R> {
             minor: raw.minor,
             xattrs: records.xattrs(offset)?,
         };
-        let map = if raw.kind == b'S' {
-            Some(self.old_gnu_map(block)?)
-        } else {
-            self.pax_map(records, &mut header)?
-        };
+        let map = if raw.kind == b'S' { Some(self.old_gnu_map(block)?) } else { self.pax_map(records, &mut header)? };
         if let Some(map) = map {
             if kind != Type::File {
-                return Err(Error::Sparse {
-                    offset,
-                    what: "member is not a file",
-                });
+                return Err(Error::Sparse { offset, what: "member is not a file" });
             }
             map.check(self.remaining, offset)?;
             header.size = map.size;
@@ -348,10 +312,7 @@ impl<R: Read> Archive<R> {
     fn old_gnu_map(&mut self, block: &Block) -> Result<Map, Error> {
         let offset = self.input.offset;
         if header::format(block) != header::Format::Gnu {
-            return Err(Error::Sparse {
-                offset,
-                what: "type S in an archive that is not GNU's",
-            });
+            return Err(Error::Sparse { offset, what: "type S in an archive that is not GNU's" });
         }
         let mut map = Map::new(header::number(&block[483..495]), offset)?;
         map.push_old_gnu(&block[386..482], offset)?;
@@ -392,10 +353,7 @@ impl<R: Read> Archive<R> {
                 let mut tokens = sparse::Tokens::default();
                 while !tokens.is_complete(offset)? {
                     if self.remaining < BLOCK as u64 {
-                        return Err(Error::Sparse {
-                            offset,
-                            what: "map is longer than the data",
-                        });
+                        return Err(Error::Sparse { offset, what: "map is longer than the data" });
                     }
                     if tokens.len() as u64 >= EXTENSION_LIMIT {
                         return Err(Error::ExtensionTooLong { offset });
@@ -474,18 +432,11 @@ impl<R: Read> Input<R> {
             match self.reader.read(buffer) {
                 Ok(got) => {
                     self.offset += got as u64;
-                    return if self.offset > self.limit {
-                        Err(Error::TooLong { limit: self.limit })
-                    } else {
-                        Ok(got)
-                    };
+                    return if self.offset > self.limit { Err(Error::TooLong { limit: self.limit }) } else { Ok(got) };
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(Error::Read {
-                        offset: self.offset,
-                        source,
-                    });
+                    return Err(Error::Read { offset: self.offset, source });
                 }
             }
         }
@@ -512,10 +463,7 @@ impl<R: Read> Input<R> {
                 Ok(buffer) => buffer.len() as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => {
-                    return Err(Error::Read {
-                        offset: self.offset,
-                        source,
-                    });
+                    return Err(Error::Read { offset: self.offset, source });
                 }
             };
             if available == 0 {
@@ -533,9 +481,6 @@ impl<R: Read> Input<R> {
     }
 
     fn truncated(&self, what: &'static str) -> Error {
-        Error::Truncated {
-            offset: self.offset,
-            what,
-        }
+        Error::Truncated { offset: self.offset, what }
     }
 }

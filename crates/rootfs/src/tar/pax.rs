@@ -28,18 +28,12 @@ pub(super) fn parse(mut data: &[u8], offset: u64) -> Result<Records, Error> {
     while !data.is_empty() {
         let (key, value, rest) = split_record(data).map_err(|what| Error::Pax { offset, what })?;
         data = rest;
-        let expected: &[u8] = if sparse_map.len().is_multiple_of(2) {
-            b"GNU.sparse.offset"
-        } else {
-            b"GNU.sparse.numbytes"
-        };
+        let expected: &[u8] =
+            if sparse_map.len().is_multiple_of(2) { b"GNU.sparse.offset" } else { b"GNU.sparse.numbytes" };
         match key {
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 if key != expected || value.contains(&b',') {
-                    return Err(Error::Pax {
-                        offset,
-                        what: "sparse map's records are out of order",
-                    });
+                    return Err(Error::Pax { offset, what: "sparse map's records are out of order" });
                 }
                 sparse_map.push(value);
             }
@@ -59,25 +53,16 @@ type Xattr = (Vec<u8>, Vec<u8>);
 type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 fn split_record(data: &[u8]) -> Result<Split<'_>, &'static str> {
-    let space = data
-        .iter()
-        .position(|&b| b == b' ')
-        .ok_or("record has no length")?;
-    let length = number(&data[..space])
-        .and_then(|n| usize::try_from(n).ok())
-        .ok_or("record's length is not a number")?;
+    let space = data.iter().position(|&b| b == b' ').ok_or("record has no length")?;
+    let length =
+        number(&data[..space]).and_then(|n| usize::try_from(n).ok()).ok_or("record's length is not a number")?;
     // "5 a=\n" would be the shortest; the key cannot be empty.
     if length < 5 || length > data.len() || length <= space + 1 {
         return Err("record's length is out of range");
     }
     let (record, rest) = data.split_at(length);
-    let record = record[space + 1..]
-        .strip_suffix(b"\n")
-        .ok_or("record does not end with a newline")?;
-    let equals = record
-        .iter()
-        .position(|&b| b == b'=')
-        .ok_or("record has no value")?;
+    let record = record[space + 1..].strip_suffix(b"\n").ok_or("record does not end with a newline")?;
+    let equals = record.iter().position(|&b| b == b'=').ok_or("record has no value")?;
     let (key, value) = (&record[..equals], &record[equals + 1..]);
     let is_text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
     if key.is_empty() || key.contains(&0) || is_text && value.contains(&0) {
@@ -109,18 +94,14 @@ fn time(text: &[u8]) -> Option<i64> {
 impl Records {
     /// Empty values mean that the header's own field counts.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.0
-            .get(key)
-            .map(Vec::as_slice)
-            .filter(|value| !value.is_empty())
+        self.0.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())
     }
 
     pub(super) fn apply(&self, raw: &mut Raw, offset: u64) -> Result<(), Error> {
-        let parsed =
-            |key: &[u8], parse: fn(&[u8]) -> Option<i64>, what: &'static str| match self.get(key) {
-                Some(value) => parse(value).map(Some).ok_or(Error::Pax { offset, what }),
-                None => Ok(None),
-            };
+        let parsed = |key: &[u8], parse: fn(&[u8]) -> Option<i64>, what: &'static str| match self.get(key) {
+            Some(value) => parse(value).map(Some).ok_or(Error::Pax { offset, what }),
+            None => Ok(None),
+        };
         if let Some(path) = self.get(b"path") {
             raw.path = path.to_vec();
         }
@@ -145,8 +126,7 @@ impl Records {
     }
 
     pub(super) fn sparse_size(&self) -> Option<&[u8]> {
-        self.get(b"GNU.sparse.size")
-            .or_else(|| self.get(b"GNU.sparse.realsize"))
+        self.get(b"GNU.sparse.size").or_else(|| self.get(b"GNU.sparse.realsize"))
     }
 
     /// Sorted by name. An empty value is a value here.
@@ -155,10 +135,8 @@ impl Records {
         for (key, value) in &self.0 {
             if let Some(name) = key.strip_prefix(LIBARCHIVE) {
                 let decoded = percent_decode(name).zip(base64_decode(value));
-                let (name, value) = decoded.ok_or(Error::Pax {
-                    offset,
-                    what: "LIBARCHIVE.xattr record is not well encoded",
-                })?;
+                let (name, value) =
+                    decoded.ok_or(Error::Pax { offset, what: "LIBARCHIVE.xattr record is not well encoded" })?;
                 xattrs.entry(name).or_insert(value);
             } else if let Some(name) = key.strip_prefix(SCHILY) {
                 xattrs.insert(name.to_vec(), value.clone());
@@ -184,10 +162,7 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
 
 /// RFC 4648, the padding optional (libarchive writes none).
 fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let end = text
-        .iter()
-        .rposition(|&b| b != b'=')
-        .map_or(0, |last| last + 1);
+    let end = text.iter().rposition(|&b| b != b'=').map_or(0, |last| last + 1);
     if text.len() - end > 2 || end % 4 == 1 {
         return None;
     }

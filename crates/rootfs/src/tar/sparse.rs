@@ -31,25 +31,14 @@ pub(super) enum Piece {
 impl Map {
     pub(super) fn new(size: Option<i64>, offset: u64) -> Result<Map, Error> {
         let size = size.and_then(|size| u64::try_from(size).ok());
-        let size = size.ok_or(Error::Sparse {
-            offset,
-            what: "size is not a number in range",
-        })?;
-        Ok(Map {
-            size,
-            position: 0,
-            pieces: Vec::new(),
-            next: 0,
-        })
+        let size = size.ok_or(Error::Sparse { offset, what: "size is not a number in range" })?;
+        Ok(Map { size, position: 0, pieces: Vec::new(), next: 0 })
     }
 
     fn push(&mut self, start: Option<i64>, length: Option<i64>, offset: u64) -> Result<(), Error> {
         let unsigned = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
         let piece = unsigned(start).zip(unsigned(length));
-        self.pieces.push(piece.ok_or(Error::Sparse {
-            offset,
-            what: "piece is not a number in range",
-        })?);
+        self.pieces.push(piece.ok_or(Error::Sparse { offset, what: "piece is not a number in range" })?);
         Ok(())
     }
 
@@ -57,11 +46,7 @@ impl Map {
     /// even then.
     pub(super) fn push_old_gnu(&mut self, table: &[u8], offset: u64) -> Result<(), Error> {
         for entry in table.chunks_exact(24).take_while(|entry| entry[0] != 0) {
-            self.push(
-                header::number(&entry[..12]),
-                header::number(&entry[12..]),
-                offset,
-            )?;
+            self.push(header::number(&entry[..12]), header::number(&entry[12..]), offset)?;
         }
         Ok(())
     }
@@ -69,16 +54,9 @@ impl Map {
     pub(super) fn parse_records(&mut self, records: &Records, offset: u64) -> Result<(), Error> {
         let count = records.get(b"GNU.sparse.numblocks").and_then(pax::number);
         let map = records.get(b"GNU.sparse.map").unwrap_or(b"");
-        let numbers: Vec<&[u8]> = if map.is_empty() {
-            Vec::new()
-        } else {
-            map.split(|&b| b == b',').collect()
-        };
+        let numbers: Vec<&[u8]> = if map.is_empty() { Vec::new() } else { map.split(|&b| b == b',').collect() };
         if count.and_then(|count| count.checked_mul(2)) != i64::try_from(numbers.len()).ok() {
-            return Err(Error::Sparse {
-                offset,
-                what: "number of pieces is wrong",
-            });
+            return Err(Error::Sparse { offset, what: "number of pieces is wrong" });
         }
         for pair in numbers.chunks_exact(2) {
             self.push(pax::number(pair[0]), pax::number(pair[1]), offset)?;
@@ -91,34 +69,24 @@ impl Map {
         let (mut end, mut sum) = (0u64, 0u64);
         for &(start, length) in &self.pieces {
             if start < end {
-                return Err(Error::Sparse {
-                    offset,
-                    what: "pieces overlap or are out of order",
-                });
+                return Err(Error::Sparse { offset, what: "pieces overlap or are out of order" });
             }
             // Both are below 2^63.
             end = start + length;
             sum = sum.saturating_add(length);
             if end > self.size {
-                return Err(Error::Sparse {
-                    offset,
-                    what: "piece lies beyond the file's end",
-                });
+                return Err(Error::Sparse { offset, what: "piece lies beyond the file's end" });
             }
         }
         if sum != stored {
-            return Err(Error::Sparse {
-                offset,
-                what: "pieces do not add up to the data's size",
-            });
+            return Err(Error::Sparse { offset, what: "pieces do not add up to the data's size" });
         }
         Ok(())
     }
 
     /// What the next bytes are, `wanted` at most.
     pub(super) fn next_piece(&mut self, wanted: usize) -> Piece {
-        let limit =
-            |length: u64| usize::try_from(length).map_or(wanted, |length| length.min(wanted));
+        let limit = |length: u64| usize::try_from(length).map_or(wanted, |length| length.min(wanted));
         while let Some(&(start, length)) = self.pieces.get(self.next) {
             if self.position < start {
                 return Piece::Hole(limit(start - self.position));
@@ -159,18 +127,11 @@ impl Tokens {
             return Ok(false);
         }
         if self.count.is_none() {
-            let first = self
-                .text
-                .split(|&b| b == b'\n')
-                .next()
-                .and_then(pax::number);
-            let count = first
-                .and_then(|count| u64::try_from(count).ok())
-                .filter(|count| *count <= super::EXTENSION_LIMIT);
-            self.count = Some(count.ok_or(Error::Sparse {
-                offset,
-                what: "number of pieces is not a number in range",
-            })?);
+            let first = self.text.split(|&b| b == b'\n').next().and_then(pax::number);
+            let count =
+                first.and_then(|count| u64::try_from(count).ok()).filter(|count| *count <= super::EXTENSION_LIMIT);
+            self.count =
+                Some(count.ok_or(Error::Sparse { offset, what: "number of pieces is not a number in range" })?);
         }
         Ok(self.count.is_some_and(|count| self.newlines > 2 * count))
     }

@@ -7,11 +7,7 @@ pub(crate) struct Header(pub(crate) [u8; 512]);
 impl Header {
     pub(crate) fn new(path: &[u8], kind: u8) -> Header {
         let mut header = Header([0; 512]);
-        header
-            .bytes(0, path)
-            .octal(100, 8, 0o644)
-            .octal(108, 8, 1)
-            .octal(116, 8, 2);
+        header.bytes(0, path).octal(100, 8, 0o644).octal(108, 8, 1).octal(116, 8, 2);
         header.octal(124, 12, 0).octal(136, 12, 1000);
         header.0[156] = kind;
         header.bytes(257, b"ustar\x0000");
@@ -109,10 +105,7 @@ impl Tar {
     }
 
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Tar {
-        let data: Vec<u8> = records
-            .iter()
-            .flat_map(|(key, value)| pax_record(key.as_bytes(), value))
-            .collect();
+        let data: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key.as_bytes(), value)).collect();
         self.extension(b'x', &data)
     }
 

@@ -33,43 +33,22 @@ fn check(options: &[&str], long_names: bool) {
     }
     let output = Command::new("tar")
         .args(options)
-        .args([
-            "--sort=name",
-            "--mtime=@1234567890.5",
-            "--owner=7",
-            "--group=8",
-            "-cf",
-            "-",
-            "-C",
-        ])
+        .args(["--sort=name", "--mtime=@1234567890.5", "--owner=7", "--group=8", "-cf", "-", "-C"])
         .arg(&dir)
         .arg(".")
         .output()
         .expect("run tar");
-    assert!(
-        output.status.success(),
-        "{options:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{options:?}: {}", String::from_utf8_lossy(&output.stderr));
     let image = image(&[&output.stdout]).unwrap_or_else(|error| panic!("{options:?}: {error}"));
 
     let contents = |path: &str| &image.contents.files[&image.find(path)];
     assert_eq!(contents("d/file"), b"contents\n");
     assert_eq!(image.find("d/file"), image.find("linked"));
-    assert_eq!(
-        *contents("sparse"),
-        fs::read(dir.join("sparse")).expect("read"),
-        "{options:?}"
-    );
+    assert_eq!(*contents("sparse"), fs::read(dir.join("sparse")).expect("read"), "{options:?}");
     let meta = &image.tree.inode(image.find("d/empty")).meta;
     assert_eq!((meta.uid, meta.gid, meta.mtime), (7, 8, 1_234_567_890));
     if long_names {
-        let path = format!(
-            "{}/{}/{}",
-            "n".repeat(120),
-            "m".repeat(200),
-            "o".repeat(250)
-        );
+        let path = format!("{}/{}/{}", "n".repeat(120), "m".repeat(200), "o".repeat(250));
         assert_eq!(contents(&path), b"deep");
     }
 }
@@ -86,16 +65,7 @@ fn all_formats() {
 #[test]
 fn all_sparse_formats() {
     check(&["--format=gnu", "--sparse"], true);
-    check(
-        &["--format=posix", "--sparse", "--sparse-version=0.0"],
-        true,
-    );
-    check(
-        &["--format=posix", "--sparse", "--sparse-version=0.1"],
-        true,
-    );
-    check(
-        &["--format=posix", "--sparse", "--sparse-version=1.0"],
-        true,
-    );
+    check(&["--format=posix", "--sparse", "--sparse-version=0.0"], true);
+    check(&["--format=posix", "--sparse", "--sparse-version=0.1"], true);
+    check(&["--format=posix", "--sparse", "--sparse-version=1.0"], true);
 }

@@ -5,8 +5,7 @@ use std::convert::Infallible;
 use std::io::Read;
 
 use siforge_rootfs::{
-    ApplyError, Contents, Entry, Error, InodeId, Kind, Limits, Merge, Outcome, Tree, Visibility,
-    Warning,
+    ApplyError, Contents, Entry, Error, InodeId, Kind, Limits, Merge, Outcome, Tree, Visibility, Warning,
 };
 
 /// Keeps all it is given.
@@ -22,20 +21,12 @@ impl Contents for Recorder {
     type Error = Infallible;
 
     fn begin_layer(&mut self) -> Result<(), Infallible> {
-        assert!(
-            !std::mem::replace(&mut self.open, true),
-            "layer begins in a layer"
-        );
+        assert!(!std::mem::replace(&mut self.open, true), "layer begins in a layer");
         self.layers.push(Vec::new());
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        inode: Option<InodeId>,
-        size: u64,
-        data: &mut dyn Read,
-    ) -> Result<(), Infallible> {
+    fn file(&mut self, inode: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Infallible> {
         assert!(self.open, "file outside of a layer");
         let mut bytes = Vec::new();
         // An error here is the merge's to report.
@@ -43,23 +34,14 @@ impl Contents for Recorder {
             assert_eq!(bytes.len() as u64, size);
         }
         if let Some(inode) = inode {
-            assert!(
-                self.files.insert(inode, bytes.clone()).is_none(),
-                "inode {inode} offered twice"
-            );
+            assert!(self.files.insert(inode, bytes.clone()).is_none(), "inode {inode} offered twice");
         }
-        self.layers
-            .last_mut()
-            .expect("begun")
-            .push((inode.is_some(), bytes));
+        self.layers.last_mut().expect("begun").push((inode.is_some(), bytes));
         Ok(())
     }
 
     fn end_layer(&mut self) -> Result<(), Infallible> {
-        assert!(
-            std::mem::replace(&mut self.open, false),
-            "layer ends outside of a layer"
-        );
+        assert!(std::mem::replace(&mut self.open, false), "layer ends outside of a layer");
         Ok(())
     }
 }
@@ -89,14 +71,10 @@ pub(crate) fn pass(
     let mut contents = Recorder::default();
     let mut merge = Merge::new(limits.clone(), known);
     if !entries.is_empty() {
-        merge
-            .apply_entries(entries, &mut contents)
-            .map_err(layer_error)?;
+        merge.apply_entries(entries, &mut contents).map_err(layer_error)?;
     }
     for layer in layers.iter().rev() {
-        merge
-            .apply_tar(&mut &layer[..], &mut contents)
-            .map_err(layer_error)?;
+        merge.apply_tar(&mut &layer[..], &mut contents).map_err(layer_error)?;
     }
     let certain = merge.must_restart();
     let outcome = merge.finish(IMAGE_TIME)?;
@@ -105,11 +83,7 @@ pub(crate) fn pass(
 }
 
 /// Layers come bottom first here, as people list them.
-pub(crate) fn build(
-    entries: &[Entry<'_>],
-    layers: &[&[u8]],
-    limits: &Limits,
-) -> Result<Image, Error> {
+pub(crate) fn build(entries: &[Entry<'_>], layers: &[&[u8]], limits: &Limits) -> Result<Image, Error> {
     let (outcome, contents) = pass(entries, layers, limits, Visibility::default())?;
     let (tree, warnings, contents, restarted) = match outcome {
         Outcome::Done { tree, warnings } => (tree, warnings, contents, false),
@@ -118,12 +92,7 @@ pub(crate) fn build(
             (Outcome::Restart(_), _) => panic!("the second pass restarts"),
         },
     };
-    let image = Image {
-        tree,
-        contents,
-        warnings,
-        restarted,
-    };
+    let image = Image { tree, contents, warnings, restarted };
     image.check();
     Ok(image)
 }
@@ -151,13 +120,8 @@ impl Image {
     }
 
     pub(crate) fn find(&self, path: &str) -> InodeId {
-        let found = self
-            .names()
-            .into_iter()
-            .find(|(name, _)| name == path.as_bytes());
-        found
-            .unwrap_or_else(|| panic!("no {path} in {}", self.text()))
-            .1
+        let found = self.names().into_iter().find(|(name, _)| name == path.as_bytes());
+        found.unwrap_or_else(|| panic!("no {path} in {}", self.text())).1
     }
 
     /// What holds for every image.
@@ -168,17 +132,10 @@ impl Image {
         }
         for id in 0..self.tree.len() as InodeId {
             let inode = self.tree.inode(id);
-            let shown = if id == self.tree.root() {
-                1
-            } else {
-                links.get(&id).copied().unwrap_or(0)
-            };
+            let shown = if id == self.tree.root() { 1 } else { links.get(&id).copied().unwrap_or(0) };
             assert_eq!(inode.links, shown, "links of inode {id}");
             let Kind::File { size } = inode.kind else {
-                assert!(
-                    !self.contents.files.contains_key(&id),
-                    "bytes of inode {id}, no file"
-                );
+                assert!(!self.contents.files.contains_key(&id), "bytes of inode {id}, no file");
                 continue;
             };
             match self.contents.files.get(&id) {
@@ -220,10 +177,6 @@ impl Image {
                 Kind::Socket => format!("{path}?"),
             }
         };
-        self.names()
-            .into_iter()
-            .map(word)
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.names().into_iter().map(word).collect::<Vec<_>>().join(" ")
     }
 }

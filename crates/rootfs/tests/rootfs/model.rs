@@ -44,11 +44,7 @@ pub(crate) struct Model {
 pub(crate) struct Invalid;
 
 fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() {
-        name.to_string()
-    } else {
-        format!("{dir}/{name}")
-    }
+    if dir.is_empty() { name.to_string() } else { format!("{dir}/{name}") }
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -56,10 +52,7 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 fn is_below(path: &str, dir: &str) -> bool {
-    dir.is_empty() && !path.is_empty()
-        || path
-            .strip_prefix(dir)
-            .is_some_and(|rest| rest.starts_with('/'))
+    dir.is_empty() && !path.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl Model {
@@ -85,11 +78,7 @@ impl Model {
             Op::Link { path, target } => {
                 let (dir, name) = split(target);
                 let target = join(&self.resolve(dir, false)?, name);
-                let item = self
-                    .layer
-                    .get(&target)
-                    .or_else(|| self.merged.get(&target))
-                    .cloned();
+                let item = self.layer.get(&target).or_else(|| self.merged.get(&target)).cloned();
                 let Some(Item::Leaf(leaf)) = item else {
                     return Err(Invalid);
                 };
@@ -123,11 +112,9 @@ impl Model {
     }
 
     fn remove(&mut self, place: &str) {
-        self.layer
-            .retain(|path, _| path != place && !is_below(path, place));
+        self.layer.retain(|path, _| path != place && !is_below(path, place));
         self.whiteouts.retain(|path| !is_below(path, place));
-        self.opaques
-            .retain(|path| path != place && !is_below(path, place));
+        self.opaques.retain(|path| path != place && !is_below(path, place));
     }
 
     fn resolve(&mut self, path: &str, create: bool) -> Result<String, Invalid> {
@@ -175,8 +162,7 @@ impl Model {
     pub(crate) fn end_layer(&mut self) {
         self.own = self.leaves.len();
         for place in std::mem::take(&mut self.whiteouts) {
-            self.merged
-                .retain(|path, _| *path != place && !is_below(path, &place));
+            self.merged.retain(|path, _| *path != place && !is_below(path, &place));
         }
         for place in std::mem::take(&mut self.opaques) {
             self.merged.retain(|path, _| !is_below(path, &place));

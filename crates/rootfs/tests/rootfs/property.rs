@@ -8,8 +8,7 @@ use crate::model::{Model, Op};
 
 fn path() -> impl Strategy<Value = String> {
     // Few names, so that they meet.
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
-        .prop_map(|names| names.join("/"))
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|names| names.join("/"))
 }
 
 fn target() -> impl Strategy<Value = String> {

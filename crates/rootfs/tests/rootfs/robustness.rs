@@ -19,12 +19,7 @@ impl Contents for Lazy {
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        _: Option<InodeId>,
-        size: u64,
-        data: &mut dyn Read,
-    ) -> Result<(), Infallible> {
+    fn file(&mut self, _: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Infallible> {
         let mut part = vec![0; (size / 2).min(1000) as usize];
         // Its error is the merge's to report.
         let _ = data.read_exact(&mut part);
@@ -37,28 +32,16 @@ impl Contents for Lazy {
 }
 
 fn lazily(tar: &mut dyn Read) -> Result<(), String> {
-    let limits = Limits {
-        apparent_bytes: 1 << 24,
-        ..Limits::default()
-    };
+    let limits = Limits { apparent_bytes: 1 << 24, ..Limits::default() };
     let mut merge = Merge::new(limits, Visibility::default());
-    merge
-        .apply_tar(tar, &mut Lazy)
-        .map_err(|error| error.to_string())?;
-    merge
-        .finish(0)
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    merge.apply_tar(tar, &mut Lazy).map_err(|error| error.to_string())?;
+    merge.finish(0).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// One of everything.
 fn rich() -> Vec<u8> {
     let mut sparse = Header::gnu(b"sparse", b'S');
-    sparse
-        .octal(386, 12, 3)
-        .octal(398, 12, 3)
-        .octal(483, 12, 2000)
-        .size(3);
+    sparse.octal(386, 12, 3).octal(398, 12, 3).octal(483, 12, 2000).size(3);
     let map = [&b"1\n700\n5\n"[..], &[0; 504]].concat();
     Tar::new()
         .dir("d")
@@ -66,19 +49,10 @@ fn rich() -> Vec<u8> {
         .extension(b'L', b"long/name\0")
         .extension(b'K', b"d/f")
         .member("h", b'1', "", b"")
-        .pax(&[
-            ("path", b"p"),
-            ("size", b"3"),
-            ("mtime", b"1.5"),
-            ("SCHILY.xattr.user.a", b"b"),
-        ])
+        .pax(&[("path", b"p"), ("size", b"3"), ("mtime", b"1.5"), ("SCHILY.xattr.user.a", b"b")])
         .file("x", b"abc")
         .raw(&sparse, b"abc")
-        .pax(&[
-            ("GNU.sparse.major", b"1"),
-            ("GNU.sparse.minor", b"0"),
-            ("GNU.sparse.realsize", b"900"),
-        ])
+        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"900")])
         .file("sparse2", &[&map[..], b"12345"].concat())
         .member("s", b'2', "d", b"")
         .file("s/.wh.q", b"")
@@ -90,9 +64,7 @@ fn every_truncation() {
     let whole = rich();
     image(&[&whole]).expect("valid");
     for length in 0..whole.len() {
-        let eager = image(&[&whole[..length]])
-            .map(|_| ())
-            .map_err(|error| error.to_string());
+        let eager = image(&[&whole[..length]]).map(|_| ()).map_err(|error| error.to_string());
         assert_eq!(lazily(&mut &whole[..length]), eager, "cut at {length}");
     }
 }

@@ -20,18 +20,11 @@ pub(super) fn labels(
         ("build-arch", architecture),
         ("build-date", time::build_date(created)),
         ("schema-version", "1.0".to_owned()),
-        (
-            "usage.singularity.deffile.bootstrap",
-            source.bootstrap.clone(),
-        ),
+        ("usage.singularity.deffile.bootstrap", source.bootstrap.clone()),
         ("usage.singularity.deffile.from", source.from.clone()),
     ];
     labels.extend(own.map(|(name, value)| (format!("org.label-schema.{name}"), value)));
-    labels.extend(
-        recipe
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
+    labels.extend(recipe.iter().map(|(name, value)| (name.clone(), value.clone())));
     labels
 }
 
@@ -65,19 +58,11 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
     }
     let trimmed = |text: &'a str| text.trim_end_matches('\n');
     let attributes = Members {
-        environment: attributes
-            .environment
-            .iter()
-            .map(|(path, text)| (*path, trimmed(text)))
-            .collect(),
+        environment: attributes.environment.iter().map(|(path, text)| (*path, trimmed(text))).collect(),
         labels: attributes.labels,
         runscript: trimmed(attributes.runscript),
         deffile: trimmed(attributes.deffile),
         startscript: trimmed(attributes.startscript),
     };
-    gojson::line(&Document {
-        data: Data { attributes },
-        r#type: "container",
-    })
-    .map_err(Error::encode)
+    gojson::line(&Document { data: Data { attributes }, r#type: "container" }).map_err(Error::encode)
 }

@@ -33,11 +33,7 @@ pub enum Error {
     #[error("the image config is no valid JSON: {reason}")]
     Json { reason: String },
     #[error("the image config's {field} holds {count} entries, at most {max} are read")]
-    TooMany {
-        field: &'static str,
-        count: usize,
-        max: usize,
-    },
+    TooMany { field: &'static str, count: usize, max: usize },
     #[error("the image config's {field} holds a NUL byte: {value:?}")]
     Nul { field: &'static str, value: String },
     #[error("the image config's created time {value:?} is no RFC 3339 time")]

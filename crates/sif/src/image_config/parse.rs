@@ -106,9 +106,7 @@ impl<'de> Deserialize<'de> for Empty {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -139,9 +137,8 @@ impl ImageConfig {
         if json.len() > MAX_CONFIG_BYTES {
             return Err(Error::TooLarge { len: json.len() });
         }
-        let document: Document = serde_json::from_slice(json).map_err(|error| Error::Json {
-            reason: error.to_string(),
-        })?;
+        let document: Document =
+            serde_json::from_slice(json).map_err(|error| Error::Json { reason: error.to_string() })?;
         let created = match document.created.filter(|created| !created.is_empty()) {
             None => None,
             Some(value) => Some(time::parse_rfc3339(&value).ok_or(Error::Created { value })?),
@@ -152,10 +149,7 @@ impl ImageConfig {
             variant: non_empty(document.variant),
             os: non_empty(document.os),
             created,
-            diff_ids: document
-                .rootfs
-                .and_then(|rootfs| rootfs.diff_ids)
-                .unwrap_or_default(),
+            diff_ids: document.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default(),
             config: document.config.unwrap_or_default(),
         };
         image.check()?;
@@ -163,15 +157,7 @@ impl ImageConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let Config {
-            cmd,
-            entrypoint,
-            env,
-            labels,
-            volumes,
-            exposed_ports,
-            ..
-        } = &self.config;
+        let Config { cmd, entrypoint, env, labels, volumes, exposed_ports, .. } = &self.config;
         let counts = [
             ("rootfs.diff_ids", self.diff_ids.len()),
             ("Cmd", cmd.len()),
@@ -182,19 +168,12 @@ impl ImageConfig {
             ("ExposedPorts", exposed_ports.len()),
         ];
         if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES) {
-            return Err(Error::TooMany {
-                field,
-                count,
-                max: MAX_ENTRIES,
-            });
+            return Err(Error::TooMany { field, count, max: MAX_ENTRIES });
         }
         // execve takes C strings, and a shell script drops NUL bytes silently.
         for (field, texts) in [("Env", env), ("Cmd", cmd), ("Entrypoint", entrypoint)] {
             if let Some(value) = texts.iter().find(|text| text.contains('\0')) {
-                return Err(Error::Nul {
-                    field,
-                    value: value.clone(),
-                });
+                return Err(Error::Nul { field, value: value.clone() });
             }
         }
         Ok(())

@@ -72,16 +72,8 @@ impl Contents {
         };
         vec![
             object(DataType::DefinitionFile, "", &self.definition),
-            object(
-                DataType::GenericJson,
-                crate::inspect::OBJECT_NAME,
-                &self.inspect_json,
-            ),
-            object(
-                DataType::GenericJson,
-                OCI_CONFIG_NAME,
-                &self.oci_config_json,
-            ),
+            object(DataType::GenericJson, crate::inspect::OBJECT_NAME, &self.inspect_json),
+            object(DataType::GenericJson, OCI_CONFIG_NAME, &self.oci_config_json),
         ]
     }
 }
@@ -90,11 +82,7 @@ impl Contents {
 pub const OCI_CONFIG_NAME: &str = "oci-config.json";
 
 /// Plans what is added to an image of `config`. `labels` are the recipe's, over the image's own.
-pub fn plan(
-    config: &ImageConfig,
-    source: &Source,
-    labels: &BTreeMap<String, String>,
-) -> Result<Contents, Error> {
+pub fn plan(config: &ImageConfig, source: &Source, labels: &BTreeMap<String, String>) -> Result<Contents, Error> {
     let created = source.time.or(config.created).unwrap_or(0);
     let definition = definition(source)?;
     let labels = metadata::labels(config, source, created, labels);
@@ -103,10 +91,7 @@ pub fn plan(
     let oci_config_json = gojson::line(&config.config).map_err(Error::encode)?;
     let labels_json = gojson::tabs(&labels).map_err(Error::encode)?;
     let inspect_json = metadata::inspect_json(&Attributes {
-        environment: &[
-            (DOCKER_ENVIRONMENT, &environment),
-            (ENVIRONMENT, scripts::ENVIRONMENT),
-        ],
+        environment: &[(DOCKER_ENVIRONMENT, &environment), (ENVIRONMENT, scripts::ENVIRONMENT)],
         labels: &labels,
         runscript: &runscript,
         deffile: &definition,
@@ -125,29 +110,17 @@ pub fn plan(
         inspect_json,
         oci_config_json,
         created,
-        missing_dirs: MISSING_DIRS
-            .iter()
-            .map(|path| MissingDir { path, mode: 0o755 })
-            .collect(),
-        missing_files: MISSING_FILES
-            .iter()
-            .map(|path| MissingDir { path, mode: 0o644 })
-            .collect(),
+        missing_dirs: MISSING_DIRS.iter().map(|path| MissingDir { path, mode: 0o755 }).collect(),
+        missing_files: MISSING_FILES.iter().map(|path| MissingDir { path, mode: 0o644 }).collect(),
     })
 }
 
 /// The definition that stands for `source`; a line break in it would begin another header.
 fn definition(source: &Source) -> Result<String, Error> {
-    let Source {
-        bootstrap, from, ..
-    } = source;
-    let broken = [bootstrap, from]
-        .into_iter()
-        .find(|text| text.chars().any(char::is_control));
+    let Source { bootstrap, from, .. } = source;
+    let broken = [bootstrap, from].into_iter().find(|text| text.chars().any(char::is_control));
     match broken {
-        Some(value) => Err(Error::From {
-            value: value.clone(),
-        }),
+        Some(value) => Err(Error::From { value: value.clone() }),
         None => Ok(format!("bootstrap: {bootstrap}\nfrom: {from}\n\n")),
     }
 }
@@ -179,32 +152,19 @@ fn files(
 ) -> Vec<ImageFile> {
     let entry = |path: String, mode, kind| ImageFile { path, mode, kind };
     let below = |path: &str| format!(".singularity.d/{path}");
-    let directories = DIRECTORIES
-        .into_iter()
-        .map(|path| entry(path.to_owned(), 0o755, FileKind::Directory));
-    let executables = executables
-        .into_iter()
-        .map(|(path, text)| entry(below(path), 0o755, FileKind::Regular(text.into_bytes())));
-    let plain = plain
-        .into_iter()
-        .map(|(path, bytes)| entry(below(path), 0o644, FileKind::Regular(bytes)));
+    let directories = DIRECTORIES.into_iter().map(|path| entry(path.to_owned(), 0o755, FileKind::Directory));
+    let executables =
+        executables.into_iter().map(|(path, text)| entry(below(path), 0o755, FileKind::Regular(text.into_bytes())));
+    let plain = plain.into_iter().map(|(path, bytes)| entry(below(path), 0o644, FileKind::Regular(bytes)));
     let links = ROOT_LINKS
         .into_iter()
         .map(|(link, target)| entry(link.to_owned(), 0o777, FileKind::Symlink(target.to_owned())));
-    directories
-        .chain(executables)
-        .chain(plain)
-        .chain(links)
-        .collect()
+    directories.chain(executables).chain(plain).chain(links).collect()
 }
 
 /// Parents before children.
-const DIRECTORIES: [&str; 4] = [
-    ".singularity.d",
-    ".singularity.d/actions",
-    ".singularity.d/env",
-    ".singularity.d/libs",
-];
+const DIRECTORIES: [&str; 4] =
+    [".singularity.d", ".singularity.d/actions", ".singularity.d/env", ".singularity.d/libs"];
 
 const DOCKER_ENVIRONMENT: &str = "/.singularity.d/env/10-docker2singularity.sh";
 const ENVIRONMENT: &str = "/.singularity.d/env/90-environment.sh";
@@ -219,7 +179,5 @@ const ROOT_LINKS: [(&str, &str); 6] = [
 ];
 
 /// What the default mounts of a launch need to stand on.
-const MISSING_DIRS: [&str; 9] = [
-    "dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp",
-];
+const MISSING_DIRS: [&str; 9] = ["dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp"];
 const MISSING_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];

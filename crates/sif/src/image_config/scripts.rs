@@ -19,8 +19,7 @@ unset _siforge_script
 pub(super) const BASE: &str =
     "#!/bin/sh\n# The environment starts here; files are sourced in the order of their names.\n";
 
-pub(super) const ENVIRONMENT: &str =
-    "#!/bin/sh\n# Environment of a definition file's %environment section.\n";
+pub(super) const ENVIRONMENT: &str = "#!/bin/sh\n# Environment of a definition file's %environment section.\n";
 
 /// SCIF apps (sci-f.github.io): `--app NAME` puts the app's directories first.
 pub(super) const APPS: &str = r#"#!/bin/sh
@@ -66,8 +65,7 @@ unset SING_USER_DEFINED_PREPEND_PATH SING_USER_DEFINED_APPEND_PATH SING_USER_DEF
 export PATH
 "#;
 
-pub(super) const START: &str =
-    "#!/bin/sh\n# Nothing to start: images from registries have no %startscript.\n";
+pub(super) const START: &str = "#!/bin/sh\n# Nothing to start: images from registries have no %startscript.\n";
 
 pub(super) fn exec() -> String {
     format!("{LOAD}exec \"$@\"\n")
@@ -132,18 +130,8 @@ echo "the image has no test" >&2
 }
 
 /// Names that a shell may hold read-only or check the value of: assigned only where a subshell could.
-const TOUCHY: [&str; 10] = [
-    "UID",
-    "EUID",
-    "PPID",
-    "BASHOPTS",
-    "SHELLOPTS",
-    "BASH_VERSINFO",
-    "OPTIND",
-    "LINENO",
-    "RANDOM",
-    "SECONDS",
-];
+const TOUCHY: [&str; 10] =
+    ["UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "OPTIND", "LINENO", "RANDOM", "SECONDS"];
 
 /// The image's ENV. PATH is set outright, every other variable only where the caller has not set it; what is set to the empty
 /// string counts as set. Values stand in single quotes: nothing in them is evaluated or lost. Names that are no shell identifiers
@@ -156,14 +144,10 @@ pub(super) fn environment(variables: &[(&str, &str)]) -> String {
         let _ = match *name {
             "PATH" => writeln!(text, "PATH={value}; export PATH"),
             name if !is_identifier(name) => Ok(()),
-            name if TOUCHY.contains(&name) => writeln!(
-                text,
-                "if ({name}={value}) 2>/dev/null; then {name}={value}; export {name}; fi"
-            ),
-            name => writeln!(
-                text,
-                "[ -n \"${{{name}+set}}\" ] || {name}={value}; export {name}"
-            ),
+            name if TOUCHY.contains(&name) => {
+                writeln!(text, "if ({name}={value}) 2>/dev/null; then {name}={value}; export {name}; fi")
+            }
+            name => writeln!(text, "[ -n \"${{{name}+set}}\" ] || {name}={value}; export {name}"),
         };
     }
     text
@@ -198,12 +182,7 @@ if [ $# -gt 0 ] && [ -z "${SINGULARITY_NO_EVAL:-}${APPTAINER_NO_EVAL:-}" ]; then
     eval "set -- $_siforge_words"
 fi
 "#;
-    let words = |list: &[String]| {
-        list.iter()
-            .map(|word| quote(word))
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let words = |list: &[String]| list.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
     let mut text = evaluate.to_owned();
     if !cmd.is_empty() {
         text += &format!("[ $# -gt 0 ] || set -- {}\n", words(cmd));
@@ -229,8 +208,6 @@ pub(crate) fn quote(value: &str) -> String {
 /// What a shell can assign: a letter or underscore, then letters, digits, underscores.
 pub(crate) fn is_identifier(name: &str) -> bool {
     let mut characters = name.chars();
-    characters
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }

@@ -20,16 +20,9 @@ pub(super) fn native(
 }
 
 /// ENTRYPOINT + (arguments, else CMD). Arguments that a shell would change are left to the image's runscript, if there is a shell.
-fn run(
-    config: &RunConfig,
-    args: &[OsString],
-    no_eval: bool,
-    image: &ImageFacts,
-) -> Result<Vec<OsString>, Error> {
+fn run(config: &RunConfig, args: &[OsString], no_eval: bool, image: &ImageFacts) -> Result<Vec<OsString>, Error> {
     if !no_eval && image.sh && args.iter().any(|arg| a_shell_changes(arg)) {
-        return Ok(std::iter::once("/.singularity.d/runscript".into())
-            .chain(args.iter().cloned())
-            .collect());
+        return Ok(std::iter::once("/.singularity.d/runscript".into()).chain(args.iter().cloned()).collect());
     }
     let mut argv: Vec<OsString> = config.entrypoint.iter().map(OsString::from).collect();
     if args.is_empty() {
@@ -37,18 +30,12 @@ fn run(
     } else {
         argv.extend(args.iter().cloned());
     }
-    if argv.is_empty() {
-        Err(Error::NothingToRun)
-    } else {
-        Ok(argv)
-    }
+    if argv.is_empty() { Err(Error::NothingToRun) } else { Ok(argv) }
 }
 
 /// Within double quotes only these mean something; the runscript keeps double quotes themselves.
 fn a_shell_changes(arg: &OsStr) -> bool {
-    arg.as_encoded_bytes()
-        .iter()
-        .any(|byte| b"$`\\".contains(byte))
+    arg.as_encoded_bytes().iter().any(|byte| b"$`\\".contains(byte))
 }
 
 fn shell(args: &[OsString], caller: &Caller, image: &ImageFacts) -> Result<Vec<OsString>, Error> {

@@ -35,10 +35,7 @@ pub(super) struct Caller {
 }
 
 pub(super) fn sort(caller: &[Pair], options: &Options) -> Caller {
-    let mut sorted = Caller {
-        no_eval: options.no_eval,
-        ..Caller::default()
-    };
+    let mut sorted = Caller { no_eval: options.no_eval, ..Caller::default() };
     let mut singularity = BTreeMap::new();
     let mut apptainer = BTreeMap::new();
     for (name, value) in caller {
@@ -91,9 +88,7 @@ impl Caller {
 
 /// As Go's strconv.ParseBool, by which the reference reads its switches.
 fn is_true(value: &OsStr) -> bool {
-    ["1", "t", "T", "true", "TRUE", "True"]
-        .iter()
-        .any(|word| *word == value)
+    ["1", "t", "T", "true", "TRUE", "True"].iter().any(|word| *word == value)
 }
 
 fn non_empty(value: &OsStr) -> Option<OsString> {
@@ -107,7 +102,5 @@ fn comes_along(name: &OsStr, cleanenv: bool) -> bool {
 
 fn strip(name: &OsStr, prefix: &str) -> Option<OsString> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    name.as_bytes()
-        .strip_prefix(prefix.as_bytes())
-        .map(|rest| OsString::from_vec(rest.to_vec()))
+    name.as_bytes().strip_prefix(prefix.as_bytes()).map(|rest| OsString::from_vec(rest.to_vec()))
 }

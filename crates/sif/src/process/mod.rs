@@ -122,9 +122,8 @@ impl RunConfig {
         if json.len() > MAX_CONFIG_BYTES {
             return Err(Error::TooLarge { len: json.len() });
         }
-        let config: Config = serde_json::from_slice(json).map_err(|error| Error::Config {
-            reason: error.to_string(),
-        })?;
+        let config: Config =
+            serde_json::from_slice(json).map_err(|error| Error::Config { reason: error.to_string() })?;
         Ok(Self::from(&config))
     }
 }
@@ -153,19 +152,11 @@ pub fn resolve(
 ) -> Result<Process, Error> {
     let caller = caller::sort(caller, options);
     let argv = argv::native(config, mode, args, &caller, image)?;
-    Ok(Process {
-        env: native::environment(config, &caller, mode, &argv, options),
-        argv,
-    })
+    Ok(Process { env: native::environment(config, &caller, mode, &argv, options), argv })
 }
 
 /// By the image's own scripts: the process is the image's /bin/sh, which sources `env/*.sh` and then acts as `actions/*` do.
-pub fn resolve_by_scripts(
-    caller: &[Pair],
-    mode: Mode,
-    args: &[OsString],
-    options: &Options,
-) -> Result<Process, Error> {
+pub fn resolve_by_scripts(caller: &[Pair], mode: Mode, args: &[OsString], options: &Options) -> Result<Process, Error> {
     if mode == Mode::Exec && args.is_empty() {
         return Err(Error::NoCommand);
     }
@@ -189,12 +180,7 @@ const ENV_FILES: [&str; 7] = [
 pub fn is_native<S: AsRef<OsStr>>(env_names: &[S], has_oci_config: bool) -> bool {
     let ours = |name: &OsStr| ENV_FILES.iter().any(|known| *known == name);
     let sourced = |name: &OsStr| name.as_encoded_bytes().ends_with(b".sh");
-    has_oci_config
-        && env_names
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|name| sourced(name))
-            .all(ours)
+    has_oci_config && env_names.iter().map(AsRef::as_ref).filter(|name| sourced(name)).all(ours)
 }
 
 /// PATH of an image that sets none, and the directories that every image's PATH is completed by.

@@ -26,10 +26,7 @@ pub(super) fn environment(
     for (name, value) in &caller.host {
         env.entry(name.clone()).or_insert_with(|| value.clone());
     }
-    let prompt_command = prompt_command(
-        env.get(OsStr::new("PS1"))
-            .map_or(OsStr::new(PROMPT), OsString::as_os_str),
-    );
+    let prompt_command = prompt_command(env.get(OsStr::new("PS1")).map_or(OsStr::new(PROMPT), OsString::as_os_str));
     env.insert("PROMPT_COMMAND".into(), prompt_command);
     if mode == Mode::Shell && caller.shell.is_none() {
         env.extend(argv.first().map(|shell| ("SHELL".into(), shell.clone())));
@@ -49,11 +46,7 @@ fn image(env: &mut Environment, config: &RunConfig, caller: &Caller) {
     }
     let path = env.entry("PATH".into()).or_default();
     for directory in DEFAULT_PATH.split(':') {
-        if !path
-            .as_bytes()
-            .split(|byte| *byte == b':')
-            .any(|part| part == directory.as_bytes())
-        {
+        if !path.as_bytes().split(|byte| *byte == b':').any(|part| part == directory.as_bytes()) {
             append(path, directory.as_ref());
         }
     }
@@ -62,21 +55,14 @@ fn image(env: &mut Environment, config: &RunConfig, caller: &Caller) {
 /// 2: in the order of their names, as the scripts do, so that one may name another.
 fn inject(env: &mut Environment, caller: &Caller) {
     for (name, value) in &caller.injected {
-        let value = if caller.no_eval {
-            value.clone()
-        } else {
-            expand(value, env)
-        };
+        let value = if caller.no_eval { value.clone() } else { expand(value, env) };
         env.insert(name.clone(), value);
     }
 }
 
 /// 3
 fn libraries_and_prompt(env: &mut Environment) {
-    append(
-        env.entry("LD_LIBRARY_PATH".into()).or_default(),
-        LIBS.as_ref(),
-    );
+    append(env.entry("LD_LIBRARY_PATH".into()).or_default(), LIBS.as_ref());
     let prompt = env.entry("PS1".into()).or_default();
     if prompt.is_empty() {
         *prompt = PROMPT.into();
@@ -87,18 +73,10 @@ fn libraries_and_prompt(env: &mut Environment) {
 fn caller_path(env: &mut Environment, caller: &Caller) {
     let evaluate = |value: &Option<OsString>, env: &Environment| {
         let value = value.clone().filter(|value| !value.is_empty())?;
-        Some(if caller.no_eval {
-            value
-        } else {
-            expand(&value, env)
-        })
-        .filter(|value| !value.is_empty())
+        Some(if caller.no_eval { value } else { expand(&value, env) }).filter(|value| !value.is_empty())
     };
-    let (prepend, extend, replace) = (
-        evaluate(&caller.prepend_path, env),
-        evaluate(&caller.append_path, env),
-        evaluate(&caller.path, env),
-    );
+    let (prepend, extend, replace) =
+        (evaluate(&caller.prepend_path, env), evaluate(&caller.append_path, env), evaluate(&caller.path, env));
     let path = env.entry("PATH".into()).or_default();
     if let Some(mut prepended) = prepend {
         prepended.push(":");
@@ -116,20 +94,13 @@ fn caller_path(env: &mut Environment, caller: &Caller) {
 
 /// What the launch itself says. The reference's names, under both of its prefixes.
 pub(super) fn launch_variables(mode: Mode, options: &Options, no_eval: bool) -> Vec<Pair> {
-    let mut variables: Vec<Pair> = vec![
-        ("APPTAINER_COMMAND".into(), mode.name().into()),
-        ("APPTAINER_APPNAME".into(), OsString::new()),
-    ];
+    let mut variables: Vec<Pair> =
+        vec![("APPTAINER_COMMAND".into(), mode.name().into()), ("APPTAINER_APPNAME".into(), OsString::new())];
     for prefix in ["APPTAINER", "SINGULARITY"] {
-        let mut add = |name: &str, value: OsString| {
-            variables.push((format!("{prefix}_{name}").into(), value))
-        };
+        let mut add = |name: &str, value: OsString| variables.push((format!("{prefix}_{name}").into(), value));
         add("BIND", options.bind.clone());
         add("CONTAINER", options.container.clone());
-        add(
-            "ENVIRONMENT",
-            "/.singularity.d/env/91-environment.sh".into(),
-        );
+        add("ENVIRONMENT", "/.singularity.d/env/91-environment.sh".into());
         add("NAME", options.name.clone());
         if no_eval {
             add("NO_EVAL", "1".into());
@@ -198,19 +169,11 @@ fn variable(tail: &[u8]) -> Option<(String, &[u8])> {
         Some(inner) => (true, inner),
         None => (false, tail),
     };
-    let end = inner
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        .unwrap_or(inner.len());
-    let name = std::str::from_utf8(&inner[..end])
-        .ok()
-        .filter(|name| crate::image_config::scripts::is_identifier(name))?;
+    let end = inner.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(inner.len());
+    let name =
+        std::str::from_utf8(&inner[..end]).ok().filter(|name| crate::image_config::scripts::is_identifier(name))?;
     let after = &inner[end..];
-    let after = if braced {
-        after.strip_prefix(b"}")?
-    } else {
-        after
-    };
+    let after = if braced { after.strip_prefix(b"}")? } else { after };
     Some((name.to_owned(), after))
 }
 
@@ -219,9 +182,7 @@ fn expand(value: &OsStr, env: &Environment) -> OsString {
     for piece in pieces(value) {
         match piece {
             Piece::Text(text) => expanded.push(OsString::from_vec(text)),
-            Piece::Variable(name) => {
-                expanded.push(env.get(OsStr::new(&name)).cloned().unwrap_or_default())
-            }
+            Piece::Variable(name) => expanded.push(env.get(OsStr::new(&name)).cloned().unwrap_or_default()),
         }
     }
     expanded

@@ -16,28 +16,13 @@ use std::os::unix::ffi::OsStringExt;
 const HOST_PREFIX: &str = "SIFORGE_HOST_";
 const TEXT_PREFIX: &str = "SIFORGE_TEXT_";
 /// Names that some shells hold read-only: assigning one would end the script.
-const READ_ONLY: [&str; 6] = [
-    "UID",
-    "EUID",
-    "PPID",
-    "BASHOPTS",
-    "SHELLOPTS",
-    "BASH_VERSINFO",
-];
+const READ_ONLY: [&str; 6] = ["UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"];
 
-pub(super) fn process(
-    caller: &Caller,
-    mode: Mode,
-    args: &[OsString],
-    options: &Options,
-) -> Process {
+pub(super) fn process(caller: &Caller, mode: Mode, args: &[OsString], options: &Options) -> Process {
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     let mut host_names = Vec::new();
     for (name, value) in &caller.host {
-        match name
-            .to_str()
-            .filter(|name| is_identifier(name) && !READ_ONLY.contains(name))
-        {
+        match name.to_str().filter(|name| is_identifier(name) && !READ_ONLY.contains(name)) {
             Some(text) => {
                 env.insert(format!("{HOST_PREFIX}{text}").into(), value.clone());
                 host_names.push(text);
@@ -51,17 +36,10 @@ pub(super) fn process(
     env.insert("PATH".into(), DEFAULT_PATH.into());
     env.extend(launch_variables(mode, options, caller.no_eval));
     if mode == Mode::Shell {
-        env.extend(
-            caller
-                .shell
-                .clone()
-                .map(|shell| ("SIFORGE_SHELL".into(), shell)),
-        );
+        env.extend(caller.shell.clone().map(|shell| ("SIFORGE_SHELL".into(), shell)));
     }
     let (texts, carriers) = injections(caller);
-    let carrier_names: Vec<String> = (0..carriers.len())
-        .map(|number| format!("{TEXT_PREFIX}{number}"))
-        .collect();
+    let carrier_names: Vec<String> = (0..carriers.len()).map(|number| format!("{TEXT_PREFIX}{number}")).collect();
     env.extend(carrier_names.iter().map(OsString::from).zip(carriers));
 
     let mut script = String::new();
@@ -82,17 +60,9 @@ pub(super) fn process(
         Mode::Run => RUN,
         Mode::Shell => SHELL,
     };
-    let mut argv: Vec<OsString> = vec![
-        "/bin/sh".into(),
-        "-c".into(),
-        script.into(),
-        mode.name().into(),
-    ];
+    let mut argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into(), mode.name().into()];
     argv.extend(args.iter().cloned());
-    Process {
-        env: env.into_iter().collect(),
-        argv,
-    }
+    Process { env: env.into_iter().collect(), argv }
 }
 
 /// Assignments of what the caller injects; texts that are no UTF-8 reach the script by the environment, the n-th as [`TEXT_PREFIX`]n.
@@ -102,23 +72,11 @@ fn injections(caller: &Caller) -> (Vec<(String, String)>, Vec<OsString>) {
         ("SING_USER_DEFINED_APPEND_PATH", &caller.append_path),
         ("SING_USER_DEFINED_PATH", &caller.path),
     ];
-    let variables = caller
-        .injected
-        .iter()
-        .filter_map(|(name, value)| Some((name.to_str()?, value)));
-    let paths = paths
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let variables = caller.injected.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
+    let paths = paths.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let (mut texts, mut carriers) = (Vec::new(), Vec::new());
-    for (name, value) in variables
-        .chain(paths)
-        .filter(|(name, _)| is_identifier(name) && !READ_ONLY.contains(name))
-    {
-        let parts = if caller.no_eval {
-            vec![Piece::Text(value.as_encoded_bytes().to_vec())]
-        } else {
-            pieces(value)
-        };
+    for (name, value) in variables.chain(paths).filter(|(name, _)| is_identifier(name) && !READ_ONLY.contains(name)) {
+        let parts = if caller.no_eval { vec![Piece::Text(value.as_encoded_bytes().to_vec())] } else { pieces(value) };
         let mut text = String::new();
         for part in parts {
             match part {
@@ -144,10 +102,8 @@ fn functions(injections: &[(String, String)]) -> String {
     }
     text += "}\n_siforge_complete_path() {\n";
     for directory in DEFAULT_PATH.split(':') {
-        let _ = writeln!(
-            text,
-            "case \":$PATH:\" in *:{directory}:*) ;; *) PATH=\"${{PATH:+$PATH:}}{directory}\" ;; esac"
-        );
+        let _ =
+            writeln!(text, "case \":$PATH:\" in *:{directory}:*) ;; *) PATH=\"${{PATH:+$PATH:}}{directory}\" ;; esac");
     }
     text += "}\n";
     text

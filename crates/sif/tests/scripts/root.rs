@@ -29,11 +29,7 @@ pub(crate) fn root_with(config_json: &str, shell: Shell) -> (tempfile::TempDir, 
     let _lock = spawn_lock();
     let root = tempfile::tempdir().unwrap();
     let config = ImageConfig::parse(config_json.as_bytes()).unwrap();
-    let source = Source {
-        bootstrap: "docker".into(),
-        from: "r.example/a@sha256:0".into(),
-        time: None,
-    };
+    let source = Source { bootstrap: "docker".into(), from: "r.example/a@sha256:0".into(), time: None };
     let contents = plan(&config, &source, &BTreeMap::new()).unwrap();
     for directory in &contents.missing_dirs {
         std::fs::create_dir_all(root.path().join(directory.path)).unwrap();
@@ -44,8 +40,7 @@ pub(crate) fn root_with(config_json: &str, shell: Shell) -> (tempfile::TempDir, 
             FileKind::Directory => std::fs::create_dir_all(&path).unwrap(),
             FileKind::Regular(bytes) => {
                 std::fs::write(&path, bytes).unwrap();
-                std::fs::set_permissions(&path, PermissionsExt::from_mode(u32::from(file.mode)))
-                    .unwrap();
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(u32::from(file.mode))).unwrap();
             }
             FileKind::Symlink(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
         }
@@ -73,19 +68,12 @@ pub(crate) fn root_with(config_json: &str, shell: Shell) -> (tempfile::TempDir, 
 fn libraries(program: &str) -> Vec<String> {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    text.split_whitespace()
-        .filter(|word| word.starts_with('/'))
-        .map(str::to_owned)
-        .collect()
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
 }
 
 /// Runs argv with exactly this environment; stdout.
 pub(crate) fn run_in(root: &Path, env: &[Pair], argv: &[OsString]) -> Vec<u8> {
-    let path = env
-        .iter()
-        .find(|(name, _)| name == "PATH")
-        .map(|(_, value)| value.clone())
-        .unwrap_or_default();
+    let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone()).unwrap_or_default();
     // chroot(1) searches argv[0] by its own PATH, which is then the image's.
     let lock = spawn_lock();
     let child = Command::new("/usr/bin/unshare")
@@ -102,38 +90,21 @@ pub(crate) fn run_in(root: &Path, env: &[Pair], argv: &[OsString]) -> Vec<u8> {
         .unwrap();
     drop(lock);
     let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success(),
-        "{argv:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        output.stderr.is_empty(),
-        "{argv:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 pub(crate) fn split_nul(bytes: &[u8]) -> Vec<OsString> {
-    bytes
-        .split(|byte| *byte == 0)
-        .map(|part| OsString::from_vec(part.to_vec()))
-        .collect()
+    bytes.split(|byte| *byte == 0).map(|part| OsString::from_vec(part.to_vec())).collect()
 }
 
 /// What `env -0` printed, without what shells add of their own.
 pub(crate) fn environment(bytes: &[u8]) -> BTreeMap<OsString, OsString> {
     let mut env = BTreeMap::new();
-    for entry in bytes
-        .split(|byte| *byte == 0)
-        .filter(|entry| !entry.is_empty())
-    {
+    for entry in bytes.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
         let at = entry.iter().position(|byte| *byte == b'=').unwrap();
-        env.insert(
-            OsString::from_vec(entry[..at].to_vec()),
-            OsString::from_vec(entry[at + 1..].to_vec()),
-        );
+        env.insert(OsString::from_vec(entry[..at].to_vec()), OsString::from_vec(entry[at + 1..].to_vec()));
     }
     for own in ["PWD", "OLDPWD", "SHLVL", "_"] {
         env.remove(OsStr::new(own));

@@ -20,22 +20,12 @@ type Slot<V> = Arc<Mutex<Option<Arc<V>>>>;
 
 impl<K: Copy + Eq + Hash, V> Cache<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            slots: Mutex::new(Slots {
-                clock: 0,
-                by_key: HashMap::new(),
-            }),
-        }
+        Self { capacity, slots: Mutex::new(Slots { clock: 0, by_key: HashMap::new() }) }
     }
 
     pub(super) fn get<E>(&self, key: K, load: impl FnOnce() -> Result<V, E>) -> Result<Arc<V>, E> {
         // Neither lock guards something that a panic could leave half done.
-        let slot = self
-            .slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .slot(key, self.capacity);
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).slot(key, self.capacity);
         let mut value = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = &*value {
             return Ok(value.clone());

@@ -80,11 +80,7 @@ impl Extents<'_> {
             Some((number, offset)) if left < self.block_size => Source::Fragment { number, offset },
             _ => self.block()?,
         };
-        Ok(Extent {
-            at: self.at,
-            length,
-            source,
-        })
+        Ok(Extent { at: self.at, length, source })
     }
 
     fn block(&mut self) -> Result<Source, Error> {
@@ -110,10 +106,7 @@ pub(super) struct Buffers {
 impl Reader {
     pub(super) fn extents(&self, inode: &Inode) -> Result<Extents<'_>, Error> {
         let Body::File(file) = inode.body else {
-            return Err(Error::Kind {
-                reference: inode.reference.0,
-                expected: "regular file",
-            });
+            return Err(Error::Kind { reference: inode.reference.0, expected: "regular file" });
         };
         Ok(Extents {
             cursor: self.cursor(self.inode_table, file.words),
@@ -140,12 +133,7 @@ impl Reader {
                 let output = &mut unpacked[..extent.length];
                 let found = self.image.block(BLOCK, place, word, stored, output)?;
                 if found != extent.length {
-                    return Err(Error::UnpackedSize {
-                        what: BLOCK,
-                        offset: place,
-                        expected: extent.length,
-                        found,
-                    });
+                    return Err(Error::UnpackedSize { what: BLOCK, offset: place, expected: extent.length, found });
                 }
                 sink(output).map(Some)
             }
@@ -154,11 +142,7 @@ impl Reader {
                 let end = u64::from(offset) + extent.length as u64;
                 match block.get(offset as usize..end as usize) {
                     Some(tail) => sink(tail).map(Some),
-                    None => Err(Error::Tail {
-                        offset: offset.into(),
-                        end,
-                        length: block.len(),
-                    }),
+                    None => Err(Error::Tail { offset: offset.into(), end, length: block.len() }),
                 }
             }
         }
@@ -167,14 +151,10 @@ impl Reader {
     fn fragment(&self, number: u32) -> Result<Arc<Box<[u8]>>, Error> {
         self.fragments.get(number, || {
             // u64 place, u32 size word, u32 0
-            let mut entry =
-                self.fragment_table
-                    .entry(&self.metadata, &self.image, number.into())?;
+            let mut entry = self.fragment_table.entry(&self.metadata, &self.image, number.into())?;
             let (place, word) = (entry.u64()?, entry.u32()?);
             let mut block = vec![0; self.superblock.block_size as usize];
-            let length = self
-                .image
-                .block(FRAGMENT, place, word, &mut Vec::new(), &mut block)?;
+            let length = self.image.block(FRAGMENT, place, word, &mut Vec::new(), &mut block)?;
             block.truncate(length);
             Ok(block.into_boxed_slice())
         })

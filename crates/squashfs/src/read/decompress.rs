@@ -38,9 +38,7 @@ impl Decompressor {
     fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Zstd(context) => context.decompress_to_buffer(input, output),
-            Self::Gzip(context) => context
-                .zlib_decompress(input, output)
-                .map_err(io::Error::other),
+            Self::Gzip(context) => context.zlib_decompress(input, output).map_err(io::Error::other),
         }
     }
 }
@@ -53,10 +51,7 @@ pub(super) struct Decompressors {
 
 impl Decompressors {
     pub(super) fn new(codec: CodecId) -> Self {
-        Self {
-            codec,
-            idle: Mutex::default(),
-        }
+        Self { codec, idle: Mutex::default() }
     }
 
     pub(super) fn unpack(&self, input: &[u8], output: &mut [u8]) -> io::Result<usize> {

@@ -4,9 +4,7 @@ use super::error::printable;
 use super::inode::{Body, Inode};
 use super::metadata::Cursor;
 use super::{Error, Reader};
-use crate::format::{
-    DirectoryEntry, DirectoryHeader, HEADER_ENTRIES_MAX, InodeType, MetaRef, NAME_MAX,
-};
+use crate::format::{DirectoryEntry, DirectoryHeader, HEADER_ENTRIES_MAX, InodeType, MetaRef, NAME_MAX};
 
 /// One name of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +29,7 @@ pub struct ReadDir<'r> {
 impl Reader {
     pub fn read_dir(&self, inode: &Inode) -> Result<ReadDir<'_>, Error> {
         let Body::Directory(directory) = &inode.body else {
-            return Err(Error::Kind {
-                reference: inode.reference.0,
-                expected: "directory",
-            });
+            return Err(Error::Kind { reference: inode.reference.0, expected: "directory" });
         };
         Ok(ReadDir {
             cursor: self.cursor(self.directory_table, directory.listing),
@@ -92,10 +87,7 @@ impl ReadDir<'_> {
                 self.left = left;
                 Ok(())
             }
-            None => Err(Error::Listing {
-                needed,
-                left: self.left,
-            }),
+            None => Err(Error::Listing { needed, left: self.left }),
         }
     }
 
@@ -121,21 +113,11 @@ impl ReadDir<'_> {
         let mut name = vec![0; len].into_boxed_slice();
         self.cursor.read(&mut name)?;
         if matches!(&*name, b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
-            return Err(Error::Name {
-                name: printable(&name),
-            });
+            return Err(Error::Name { name: printable(&name) });
         }
         self.header.0 = entries - 1;
         let reference = MetaRef::new(block.into(), offset);
-        let kind = InodeType::from_u16(kind).ok_or(Error::InodeType {
-            reference: reference.0,
-            kind,
-        })?;
-        Ok(Entry {
-            name,
-            reference,
-            kind,
-            number: base.wrapping_add_signed(distance.into()),
-        })
+        let kind = InodeType::from_u16(kind).ok_or(Error::InodeType { reference: reference.0, kind })?;
+        Ok(Entry { name, reference, kind, number: base.wrapping_add_signed(distance.into()) })
     }
 }

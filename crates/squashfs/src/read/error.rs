@@ -6,11 +6,7 @@ pub enum Error {
     #[error("{path}: {source}")]
     At { path: String, source: Box<Error> },
     #[error("read {bytes} bytes at offset {offset} of the image: {source}")]
-    Read {
-        offset: u64,
-        bytes: usize,
-        source: io::Error,
-    },
+    Read { offset: u64, bytes: usize, source: io::Error },
 
     #[error("not a squashfs image: it begins with {found:#010x}, not with 0x73717368 (hsqs)")]
     Magic { found: u32 },
@@ -23,84 +19,39 @@ pub enum Error {
     Codec { name: &'static str },
     #[error("the image names the unknown codec {id}")]
     UnknownCodec { id: u16 },
-    #[error(
-        "block size {size} with logarithm {log}, must be a power of two from 4 KiB to 1 MiB and agree"
-    )]
+    #[error("block size {size} with logarithm {log}, must be a power of two from 4 KiB to 1 MiB and agree")]
     BlockSize { size: u32, log: u16 },
     #[error("the image needs {bytes_used} bytes and has {size}; it was cut off")]
     CutOff { bytes_used: u64, size: u64 },
     #[error("an image of {size} bytes at offset {offset} ends beyond 2^64")]
     Place { offset: u64, size: u64 },
 
-    #[error(
-        "{what} at offset {offset} with {bytes} bytes leaves its part of the image, which ends at {end}"
-    )]
-    Outside {
-        what: &'static str,
-        offset: u64,
-        bytes: u64,
-        end: u64,
-    },
+    #[error("{what} at offset {offset} with {bytes} bytes leaves its part of the image, which ends at {end}")]
+    Outside { what: &'static str, offset: u64, bytes: u64, end: u64 },
     #[error("{what} at offset {offset} claims {bytes} stored bytes, at most {max} are possible")]
-    StoredSize {
-        what: &'static str,
-        offset: u64,
-        bytes: u64,
-        max: usize,
-    },
+    StoredSize { what: &'static str, offset: u64, bytes: u64, max: usize },
     #[error("{what} at offset {offset} does not unpack: {source}")]
-    Decompress {
-        what: &'static str,
-        offset: u64,
-        source: io::Error,
-    },
+    Decompress { what: &'static str, offset: u64, source: io::Error },
     #[error("{what} at offset {offset} unpacks to {found} bytes instead of {expected}")]
-    UnpackedSize {
-        what: &'static str,
-        offset: u64,
-        expected: usize,
-        found: usize,
-    },
-    #[error(
-        "a reference to byte {offset} of a metadata block at {block} that unpacks to {length} bytes"
-    )]
-    MetadataOffset {
-        block: u64,
-        offset: usize,
-        length: usize,
-    },
+    UnpackedSize { what: &'static str, offset: u64, expected: usize, found: usize },
+    #[error("a reference to byte {offset} of a metadata block at {block} that unpacks to {length} bytes")]
+    MetadataOffset { block: u64, offset: usize, length: usize },
     #[error("{what} {index} does not exist, the image has {count}")]
-    Index {
-        what: &'static str,
-        index: u64,
-        count: u64,
-    },
+    Index { what: &'static str, index: u64, count: u64 },
     #[error("the inode at {reference:#x} has the unknown type {kind}")]
     InodeType { reference: u64, kind: u16 },
     #[error("the entry {name:?} is listed with type {listed}, its inode has type {found}")]
-    EntryType {
-        name: String,
-        listed: u16,
-        found: u16,
-    },
+    EntryType { name: String, listed: u16, found: u16 },
     #[error("a directory header claims {entries} entries, at most 256 are possible")]
     HeaderEntries { entries: u64 },
     #[error("a record of the listing needs {needed} bytes, {left} are left of it")]
     Listing { needed: u32, left: u32 },
-    #[error(
-        "a directory lists the name {name:?}, which is empty, `.`, `..` or has a slash or NUL in it"
-    )]
+    #[error("a directory lists the name {name:?}, which is empty, `.`, `..` or has a slash or NUL in it")]
     Name { name: String },
     #[error("a directory lists a name of {len} bytes, Linux has at most 255")]
     NameTooLong { len: usize },
-    #[error(
-        "the tail of a file lies in bytes {offset} to {end} of a fragment block of {length} bytes"
-    )]
-    Tail {
-        offset: u64,
-        end: u64,
-        length: usize,
-    },
+    #[error("the tail of a file lies in bytes {offset} to {end} of a fragment block of {length} bytes")]
+    Tail { offset: u64, end: u64, length: usize },
     #[error("an extended attribute has the unknown namespace {kind:#x}")]
     XattrNamespace { kind: u16 },
     #[error("the name of an extended attribute has a NUL in it")]
@@ -108,10 +59,7 @@ pub enum Error {
     #[error("the reference to an extended attribute's value has {len} bytes instead of 8")]
     XattrReference { len: u32 },
     #[error("the inode at {reference:#x} is not a {expected}")]
-    Kind {
-        reference: u64,
-        expected: &'static str,
-    },
+    Kind { reference: u64, expected: &'static str },
 
     #[error("a symlink's target has {len} bytes, Linux has 1 to 4095")]
     SymlinkTarget { len: u32 },
@@ -133,18 +81,13 @@ pub enum Error {
     TooManyLinks { max: usize },
     #[error("the files of the image have more than {max} blocks")]
     TooManyBlocks { max: u64 },
-    #[error(
-        "the files of the image have more than {max} bytes, far more than {stored} stored bytes suggest"
-    )]
+    #[error("the files of the image have more than {max} bytes, far more than {stored} stored bytes suggest")]
     TooManyBytes { max: u64, stored: u64 },
 
     #[error("write the contents read: {source}")]
     Write { source: io::Error },
     #[error("{operation}: {source}")]
-    Create {
-        operation: &'static str,
-        source: io::Error,
-    },
+    Create { operation: &'static str, source: io::Error },
     #[error("start a thread for unpacking: {source}")]
     Spawn { source: io::Error },
     #[error("a thread that unpacked files panicked; this is a bug of siforge")]
@@ -156,10 +99,7 @@ impl Error {
     pub(super) fn at(self, path: impl FnOnce() -> String) -> Self {
         match self {
             Self::At { .. } => self,
-            source => Self::At {
-                path: path(),
-                source: Box::new(source),
-            },
+            source => Self::At { path: path(), source: Box::new(source) },
         }
     }
 }

@@ -19,32 +19,16 @@ pub(super) struct Image {
 
 /// The bytes of the file from `offset + at` on; the caller has checked that the sum is within u64.
 pub(super) fn read_exact(file: &File, offset: u64, at: u64, into: &mut [u8]) -> Result<(), Error> {
-    file.read_exact_at(into, offset + at)
-        .map_err(|source| Error::Read {
-            offset: at,
-            bytes: into.len(),
-            source,
-        })
+    file.read_exact_at(into, offset + at).map_err(|source| Error::Read { offset: at, bytes: into.len(), source })
 }
 
 impl Image {
     /// Fails unless `bytes` bytes at `offset` lie behind the superblock and before `end`.
-    pub(super) fn check(
-        what: &'static str,
-        offset: u64,
-        bytes: u64,
-        end: u64,
-    ) -> Result<(), Error> {
-        let inside = offset >= SUPERBLOCK_SIZE as u64
-            && offset.checked_add(bytes).is_some_and(|last| last <= end);
+    pub(super) fn check(what: &'static str, offset: u64, bytes: u64, end: u64) -> Result<(), Error> {
+        let inside = offset >= SUPERBLOCK_SIZE as u64 && offset.checked_add(bytes).is_some_and(|last| last <= end);
         match inside {
             true => Ok(()),
-            false => Err(Error::Outside {
-                what,
-                offset,
-                bytes,
-                end,
-            }),
+            false => Err(Error::Outside { what, offset, bytes, end }),
         }
     }
 
@@ -73,32 +57,16 @@ impl Image {
         }
         let input = &mut scratch[..stored];
         self.read(what, at, input)?;
-        self.decompressors
-            .unpack(input, output)
-            .map_err(|source| Error::Decompress {
-                what,
-                offset: at,
-                source,
-            })
+        self.decompressors.unpack(input, output).map_err(|source| Error::Decompress { what, offset: at, source })
     }
 }
 
 /// Stored bytes by a size word. A block that is longer when compressed is stored as it is, so `max`, the unpacked size,
 /// bounds both; the kernel refuses more as well.
-pub(super) fn stored_size(
-    what: &'static str,
-    at: u64,
-    word: u32,
-    max: usize,
-) -> Result<usize, Error> {
+pub(super) fn stored_size(what: &'static str, at: u64, word: u32, max: usize) -> Result<usize, Error> {
     let bytes = word & !BLOCK_STORED;
     match bytes as usize {
         stored if stored <= max => Ok(stored),
-        _ => Err(Error::StoredSize {
-            what,
-            offset: at,
-            bytes: bytes.into(),
-            max,
-        }),
+        _ => Err(Error::StoredSize { what, offset: at, bytes: bytes.into(), max }),
     }
 }

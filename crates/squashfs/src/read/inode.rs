@@ -2,9 +2,7 @@
 
 use super::metadata::Cursor;
 use super::{Error, Reader};
-use crate::format::{
-    InodeType, LISTING_EXTRA, MetaRef, NO_FRAGMENT, NO_XATTRS, SYMLINK_MAX, decode_device,
-};
+use crate::format::{InodeType, LISTING_EXTRA, MetaRef, NO_FRAGMENT, NO_XATTRS, SYMLINK_MAX, decode_device};
 
 /// One inode. Owner and group are values, not indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +75,7 @@ impl Inode {
 }
 
 /// Decodes the inode that `cursor` stands at.
-pub(super) fn decode(
-    reader: &Reader,
-    reference: MetaRef,
-    cursor: &mut Cursor<'_>,
-) -> Result<Inode, Error> {
+pub(super) fn decode(reader: &Reader, reference: MetaRef, cursor: &mut Cursor<'_>) -> Result<Inode, Error> {
     let kind = cursor.u16()?;
     let mode = cursor.u16()? & 0o7777;
     let uid = reader.id(cursor.u16()?)?;
@@ -89,15 +83,8 @@ pub(super) fn decode(
     let mtime = cursor.u32()?;
     let number = cursor.u32()?;
     let extended = kind > InodeType::EXTENDED;
-    let basic = if extended {
-        kind - InodeType::EXTENDED
-    } else {
-        kind
-    };
-    let unknown = || Error::InodeType {
-        reference: reference.0,
-        kind,
-    };
+    let basic = if extended { kind - InodeType::EXTENDED } else { kind };
+    let unknown = || Error::InodeType { reference: reference.0, kind };
     let basic = InodeType::from_u16(basic).ok_or_else(unknown)?;
     let (links, xattrs, body) = match basic {
         InodeType::Directory => directory(extended, cursor)?,
@@ -105,24 +92,10 @@ pub(super) fn decode(
         _ => {
             let links = cursor.u32()?;
             let body = special(basic, cursor)?;
-            (
-                links,
-                if extended { cursor.u32()? } else { NO_XATTRS },
-                body,
-            )
+            (links, if extended { cursor.u32()? } else { NO_XATTRS }, body)
         }
     };
-    Ok(Inode {
-        reference,
-        mode,
-        uid,
-        gid,
-        mtime,
-        number,
-        links,
-        xattrs: (xattrs != NO_XATTRS).then_some(xattrs),
-        body,
-    })
+    Ok(Inode { reference, mode, uid, gid, mtime, number, links, xattrs: (xattrs != NO_XATTRS).then_some(xattrs), body })
 }
 
 fn directory(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body), Error> {
@@ -144,11 +117,8 @@ fn directory(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body)
         parent = cursor.u32()?;
         xattrs = NO_XATTRS;
     }
-    let directory = Directory {
-        listing: MetaRef::new(block.into(), offset),
-        size: size.saturating_sub(LISTING_EXTRA),
-        parent,
-    };
+    let directory =
+        Directory { listing: MetaRef::new(block.into(), offset), size: size.saturating_sub(LISTING_EXTRA), parent };
     Ok((links, xattrs, Body::Directory(directory)))
 }
 
@@ -197,11 +167,7 @@ fn special(kind: InodeType, cursor: &mut Cursor<'_>) -> Result<Body, Error> {
         InodeType::BlockDevice | InodeType::CharDevice => {
             let (major, minor) = decode_device(cursor.u32()?);
             let block = kind == InodeType::BlockDevice;
-            Body::Device {
-                block,
-                major,
-                minor,
-            }
+            Body::Device { block, major, minor }
         }
         InodeType::Fifo => Body::Fifo,
         // Directories and files have layouts of their own.

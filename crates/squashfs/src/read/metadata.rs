@@ -30,18 +30,11 @@ pub(super) struct Table {
 
 impl Metadata {
     pub(super) fn new() -> Self {
-        Self {
-            blocks: Cache::new(CACHED_BLOCKS),
-        }
+        Self { blocks: Cache::new(CACHED_BLOCKS) }
     }
 
     /// Reads records from `reference` on, which counts from the table's start.
-    pub(super) fn cursor<'r>(
-        &'r self,
-        image: &'r Image,
-        table: Table,
-        reference: MetaRef,
-    ) -> Cursor<'r> {
+    pub(super) fn cursor<'r>(&'r self, image: &'r Image, table: Table, reference: MetaRef) -> Cursor<'r> {
         Cursor {
             metadata: self,
             image,
@@ -70,12 +63,7 @@ fn load(image: &Image, table: Table, at: u64) -> Result<Block, Error> {
     let stored = usize::from(header & !METADATA_STORED);
     // The kernel takes a length of 0 for 32 KiB, and refuses it thereby.
     if stored == 0 || stored > METADATA_SIZE {
-        return Err(Error::StoredSize {
-            what,
-            offset: at,
-            bytes: stored as u64,
-            max: METADATA_SIZE,
-        });
+        return Err(Error::StoredSize { what, offset: at, bytes: stored as u64, max: METADATA_SIZE });
     }
     let mut input = [0; METADATA_SIZE];
     let input = &mut input[..stored];
@@ -86,22 +74,14 @@ fn load(image: &Image, table: Table, at: u64) -> Result<Block, Error> {
         return Ok(Block { data, next });
     }
     let mut output = [0; METADATA_SIZE];
-    let length = image
-        .decompressors
-        .unpack(input, &mut output)
-        .map_err(|source| Error::Decompress {
-            what,
-            offset: at,
-            source,
-        })?;
+    let length = image.decompressors.unpack(input, &mut output).map_err(|source| Error::Decompress {
+        what,
+        offset: at,
+        source,
+    })?;
     // A block without bytes would let a cursor run through the image in a single step.
     if length == 0 {
-        return Err(Error::UnpackedSize {
-            what,
-            offset: at,
-            expected: METADATA_SIZE,
-            found: 0,
-        });
+        return Err(Error::UnpackedSize { what, offset: at, expected: METADATA_SIZE, found: 0 });
     }
     let data = output[..length].into();
     Ok(Block { data, next })
@@ -145,11 +125,7 @@ impl Cursor<'_> {
         };
         let length = block.data.len();
         if self.offset > length {
-            return Err(Error::MetadataOffset {
-                block: self.at,
-                offset: self.offset,
-                length,
-            });
+            return Err(Error::MetadataOffset { block: self.at, offset: self.offset, length });
         }
         if self.offset == length {
             self.at = block.next;
@@ -159,10 +135,7 @@ impl Cursor<'_> {
             self.block = Some(block);
         }
         // Set in both branches above.
-        Ok(self
-            .block
-            .as_ref()
-            .map_or(&[], |block| &block.data[self.offset..]))
+        Ok(self.block.as_ref().map_or(&[], |block| &block.data[self.offset..]))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
@@ -202,28 +175,15 @@ impl Indexed {
     }
 
     /// A cursor at entry `number`. Only for this entry: the blocks need not follow each other.
-    pub(super) fn entry<'r>(
-        &self,
-        metadata: &'r Metadata,
-        image: &'r Image,
-        number: u64,
-    ) -> Result<Cursor<'r>, Error> {
+    pub(super) fn entry<'r>(&self, metadata: &'r Metadata, image: &'r Image, number: u64) -> Result<Cursor<'r>, Error> {
         if number >= self.count {
-            return Err(Error::Index {
-                what: self.what,
-                index: number,
-                count: self.count,
-            });
+            return Err(Error::Index { what: self.what, index: number, count: self.count });
         }
         let place = number * self.entry as u64;
         let (block, offset) = (place / METADATA_SIZE as u64, place % METADATA_SIZE as u64);
         let mut start = [0; 8];
         image.read(self.what, self.index + block * 8, &mut start)?;
-        let table = Table {
-            what: self.what,
-            start: u64::from_le_bytes(start),
-            end: image.end,
-        };
+        let table = Table { what: self.what, start: u64::from_le_bytes(start), end: image.end };
         Ok(metadata.cursor(image, table, MetaRef::new(0, offset as u16)))
     }
 }

@@ -68,14 +68,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            xattr_bytes: 4 << 20,
-            depth: 512,
-            entries: 1 << 23,
-            links: 1 << 20,
-            blocks: 1 << 28,
-            bytes: 64 << 30,
-        }
+        Self { xattr_bytes: 4 << 20, depth: 512, entries: 1 << 23, links: 1 << 20, blocks: 1 << 28, bytes: 64 << 30 }
     }
 }
 
@@ -99,12 +92,7 @@ impl Reader {
         Self::with_limits(file, offset, size, Limits::default())
     }
 
-    pub fn with_limits(
-        file: Arc<OsFile>,
-        offset: u64,
-        size: u64,
-        limits: Limits,
-    ) -> Result<Self, Error> {
+    pub fn with_limits(file: Arc<OsFile>, offset: u64, size: u64, limits: Limits) -> Result<Self, Error> {
         if offset.checked_add(size).is_none() {
             return Err(Error::Place { offset, size });
         }
@@ -115,12 +103,7 @@ impl Reader {
         let mut bytes = [0; SUPERBLOCK_SIZE];
         image::read_exact(&file, offset, 0, &mut bytes)?;
         let (superblock, codec) = superblock::decode(&bytes, size)?;
-        let image = Image {
-            file,
-            offset,
-            end: superblock.bytes_used,
-            decompressors: Decompressors::new(codec),
-        };
+        let image = Image { file, offset, end: superblock.bytes_used, decompressors: Decompressors::new(codec) };
         let metadata = Metadata::new();
         let fragment_table = Indexed {
             what: "fragment",
@@ -135,11 +118,7 @@ impl Reader {
         Ok(Self {
             ids: ids(&superblock, &metadata, &image)?,
             xattr_tables: xattrs::Tables::open(&image, &superblock)?,
-            inode_table: Table {
-                what: "inode table",
-                start: superblock.inode_table,
-                end: superblock.directory_table,
-            },
+            inode_table: Table { what: "inode table", start: superblock.inode_table, end: superblock.directory_table },
             directory_table: Table {
                 what: "directory table",
                 start: superblock.directory_table,
@@ -163,10 +142,7 @@ impl Reader {
         let root = self.inode(self.superblock.root)?;
         match root.body {
             Body::Directory(_) => Ok(root),
-            _ => Err(Error::Kind {
-                reference: root.reference.0,
-                expected: "directory",
-            }),
+            _ => Err(Error::Kind { reference: root.reference.0, expected: "directory" }),
         }
     }
 
@@ -180,10 +156,7 @@ impl Reader {
     pub fn read_link<'i>(&self, inode: &'i Inode) -> Result<&'i [u8], Error> {
         match &inode.body {
             Body::Symlink { target } => Ok(target),
-            _ => Err(Error::Kind {
-                reference: inode.reference.0,
-                expected: "symlink",
-            }),
+            _ => Err(Error::Kind { reference: inode.reference.0, expected: "symlink" }),
         }
     }
 
@@ -192,27 +165,17 @@ impl Reader {
     }
 
     fn id(&self, index: u16) -> Result<u32, Error> {
-        self.ids
-            .get(usize::from(index))
-            .copied()
-            .ok_or(Error::Index {
-                what: "owner or group",
-                index: index.into(),
-                count: self.ids.len() as u64,
-            })
+        self.ids.get(usize::from(index)).copied().ok_or(Error::Index {
+            what: "owner or group",
+            index: index.into(),
+            count: self.ids.len() as u64,
+        })
     }
 }
 
 /// All owner and group ids, at most 256 KiB.
 fn ids(superblock: &Superblock, metadata: &Metadata, image: &Image) -> Result<Box<[u32]>, Error> {
-    let table = Indexed {
-        what: "owner or group",
-        index: superblock.id_table,
-        count: superblock.ids.into(),
-        entry: 4,
-    };
+    let table = Indexed { what: "owner or group", index: superblock.id_table, count: superblock.ids.into(), entry: 4 };
     table.check(image)?;
-    (0..table.count)
-        .map(|number| table.entry(metadata, image, number)?.u32())
-        .collect()
+    (0..table.count).map(|number| table.entry(metadata, image, number)?.u32()).collect()
 }

@@ -1,17 +1,12 @@
 use super::Error;
 use super::decompress;
-use crate::format::{
-    CodecId, MAGIC, MetaRef, NO_TABLE, SUPERBLOCK_SIZE, Superblock, VERSION, flags,
-};
+use crate::format::{CodecId, MAGIC, MetaRef, NO_TABLE, SUPERBLOCK_SIZE, Superblock, VERSION, flags};
 
 /// Blocks that Linux reads: a page at least, SQUASHFS_FILE_MAX_SIZE at most.
 const BLOCK_LOGS: std::ops::RangeInclusive<u16> = 12..=20;
 
 /// Decodes and checks what can be checked without reading further. `size` is all that the image may use.
-pub(super) fn decode(
-    bytes: &[u8; SUPERBLOCK_SIZE],
-    size: u64,
-) -> Result<(Superblock, CodecId), Error> {
+pub(super) fn decode(bytes: &[u8; SUPERBLOCK_SIZE], size: u64) -> Result<(Superblock, CodecId), Error> {
     let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let u32_at = |at: usize| u32::from(u16_at(at)) | u32::from(u16_at(at + 2)) << 16;
     let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -42,30 +37,18 @@ pub(super) fn decode(
     let codec = decompress::codec(superblock.codec)?;
     let log = u16_at(22);
     if !BLOCK_LOGS.contains(&log) || superblock.block_size != 1 << log {
-        return Err(Error::BlockSize {
-            size: superblock.block_size,
-            log,
-        });
+        return Err(Error::BlockSize { size: superblock.block_size, log });
     }
     let bytes_used = superblock.bytes_used;
     if bytes_used > size || bytes_used < SUPERBLOCK_SIZE as u64 {
         return Err(Error::CutOff { bytes_used, size });
     }
     for (what, start, end) in [
-        (
-            "inode table",
-            superblock.inode_table,
-            superblock.directory_table,
-        ),
+        ("inode table", superblock.inode_table, superblock.directory_table),
         ("directory table", superblock.directory_table, bytes_used),
     ] {
         if start < SUPERBLOCK_SIZE as u64 || start > end || end > bytes_used {
-            return Err(Error::Outside {
-                what,
-                offset: start,
-                bytes: 0,
-                end: end.min(bytes_used),
-            });
+            return Err(Error::Outside { what, offset: start, bytes: 0, end: end.min(bytes_used) });
         }
     }
     Ok((superblock, codec))

@@ -11,9 +11,7 @@ use super::image::Image;
 use super::inode::Inode;
 use super::metadata::{Cursor, Indexed, Table};
 use super::{Error, Reader};
-use crate::format::{
-    MetaRef, Superblock, XATTR_NAME_MAX, XATTR_OUT_OF_LINE, XATTR_PREFIXES, XATTR_VALUE_MAX,
-};
+use crate::format::{MetaRef, Superblock, XATTR_NAME_MAX, XATTR_OUT_OF_LINE, XATTR_PREFIXES, XATTR_VALUE_MAX};
 
 /// One attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +42,8 @@ impl Tables {
             entry: 16,
         };
         sets.check(image)?;
-        let keys = Table {
-            what: "extended attributes",
-            start: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
-            end: at,
-        };
+        let keys =
+            Table { what: "extended attributes", start: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]), end: at };
         Ok(Some(Self { keys, sets }))
     }
 }
@@ -60,11 +55,7 @@ impl Reader {
             return Ok(Vec::new());
         };
         let Some(tables) = self.xattr_tables else {
-            return Err(Error::Index {
-                what: "extended attribute set",
-                index: set.into(),
-                count: 0,
-            });
+            return Err(Error::Index { what: "extended attribute set", index: set.into(), count: 0 });
         };
         let mut entry = tables.sets.entry(&self.metadata, &self.image, set.into())?;
         let (first, keys) = (MetaRef(entry.u64()?), entry.u32()?);
@@ -75,9 +66,7 @@ impl Reader {
             let xattr = self.xattr(tables.keys, &mut cursor)?;
             bytes += xattr.name.len() + xattr.value.len();
             if bytes > self.limits.xattr_bytes {
-                return Err(Error::XattrsTooLarge {
-                    max: self.limits.xattr_bytes,
-                });
+                return Err(Error::XattrsTooLarge { max: self.limits.xattr_bytes });
             }
             xattrs.push(xattr);
         }
@@ -88,9 +77,7 @@ impl Reader {
         let kind = cursor.u16()?;
         let len = usize::from(cursor.u16()?);
         let namespace = kind & !XATTR_OUT_OF_LINE;
-        let prefix = XATTR_PREFIXES
-            .get(usize::from(namespace))
-            .ok_or(Error::XattrNamespace { kind })?;
+        let prefix = XATTR_PREFIXES.get(usize::from(namespace)).ok_or(Error::XattrNamespace { kind })?;
         let mut name = prefix.to_vec();
         let full = name.len() + len;
         if len == 0 || full > XATTR_NAME_MAX {

@@ -58,10 +58,7 @@ impl Pack<Task, Packed> for Packer {
         let mut hash = [0; 32];
         if matches!(task, Task::File { .. }) {
             if is_zero(block) {
-                return Ok(Packed {
-                    form: Form::Hole,
-                    hash,
-                });
+                return Ok(Packed { form: Form::Hole, hash });
             }
             hash = Sha256::digest(block).into();
         }
@@ -147,21 +144,13 @@ impl Blocks {
     /// Writes at `position` of the image.
     pub(super) fn write_at(&self, bytes: &[u8], position: u64) -> Result<(), Error> {
         let offset = self.base + position;
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|source| Error::Write {
-                offset,
-                bytes: bytes.len(),
-                source,
-            })
+        self.file.write_all_at(bytes, offset).map_err(|source| Error::Write { offset, bytes: bytes.len(), source })
     }
 
     /// Ends the file where an image of `length` bytes ends: what was taken back may lie behind it.
     pub(super) fn truncate(&self, length: u64) -> Result<(), Error> {
         let length = self.base + length;
-        self.file
-            .set_len(length)
-            .map_err(|source| Error::Truncate { length, source })
+        self.file.set_len(length).map_err(|source| Error::Truncate { length, source })
     }
 
     /// Appends a block; its size word.

@@ -21,12 +21,7 @@ impl Codec {
         };
         match (1..=max).contains(&level) {
             true => Ok(()),
-            false => Err(Error::Level {
-                codec: self.name(),
-                level,
-                min: 1,
-                max,
-            }),
+            false => Err(Error::Level { codec: self.name(), level, min: 1, max }),
         }
     }
 
@@ -96,39 +91,24 @@ impl Compressor {
         match codec {
             Codec::Zstd { level } => match zstd::bulk::Compressor::new(level) {
                 Ok(context) => Ok(Self::Zstd(context)),
-                Err(source) => Err(Error::Compress {
-                    codec: codec.name(),
-                    bytes: 0,
-                    source,
-                }),
+                Err(source) => Err(Error::Compress { codec: codec.name(), bytes: 0, source }),
             },
             Codec::Gzip { level } => match libdeflater::CompressionLvl::new(level) {
                 Ok(level) => Ok(Self::Gzip(libdeflater::Compressor::new(level))),
-                Err(_) => Err(Error::Level {
-                    codec: codec.name(),
-                    level,
-                    min: 1,
-                    max: 12,
-                }),
+                Err(_) => Err(Error::Level { codec: codec.name(), level, min: 1, max: 12 }),
             },
         }
     }
 
     /// Compresses `input` into `output`, which has room for [`Codec::bound`] bytes; the length, or None if it does not
     /// shrink.
-    pub(super) fn compress(
-        &mut self,
-        input: &[u8],
-        output: &mut [u8],
-    ) -> Result<Option<usize>, Error> {
+    pub(super) fn compress(&mut self, input: &[u8], output: &mut [u8]) -> Result<Option<usize>, Error> {
         let length = match self {
-            Self::Zstd(context) => context
-                .compress_to_buffer(input, output)
-                .map_err(|source| Error::Compress {
-                    codec: "zstd",
-                    bytes: input.len(),
-                    source,
-                })?,
+            Self::Zstd(context) => context.compress_to_buffer(input, output).map_err(|source| Error::Compress {
+                codec: "zstd",
+                bytes: input.len(),
+                source,
+            })?,
             // The only error is that the room does not suffice, which is "does not shrink" as well.
             Self::Gzip(context) => context.zlib_compress(input, output).unwrap_or(usize::MAX),
         };
@@ -145,24 +125,13 @@ mod tests {
         for level in 1..=22 {
             for block_size in [64 << 10, 256 << 10, 1 << 20] {
                 let mut context = zstd::zstd_safe::CCtx::create();
-                context
-                    .set_parameter(zstd::zstd_safe::CParameter::CompressionLevel(level))
-                    .unwrap();
-                let input: Vec<u8> = (0..block_size)
-                    .map(|i: u32| (i.wrapping_mul(i) >> 7) as u8)
-                    .collect();
+                context.set_parameter(zstd::zstd_safe::CParameter::CompressionLevel(level)).unwrap();
+                let input: Vec<u8> = (0..block_size).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
                 let mut output = vec![0; zstd::zstd_safe::compress_bound(input.len())];
                 context.compress2(&mut output[..], &input).unwrap();
                 let estimate = Codec::Zstd { level }.context_bytes(block_size);
-                println!(
-                    "level {level} block {block_size}: {} of {estimate}",
-                    context.sizeof()
-                );
-                assert!(
-                    context.sizeof() <= estimate,
-                    "level {level}, {block_size}: {} > {estimate}",
-                    context.sizeof()
-                );
+                println!("level {level} block {block_size}: {} of {estimate}", context.sizeof());
+                assert!(context.sizeof() <= estimate, "level {level}, {block_size}: {} > {estimate}", context.sizeof());
             }
         }
     }

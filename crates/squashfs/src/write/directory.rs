@@ -3,8 +3,8 @@
 use std::num::NonZeroU16;
 
 use crate::format::{
-    DirectoryEntry, DirectoryHeader, DirectoryIndex, HEADER_ENTRIES_MAX, InodeType, LISTING_EXTRA,
-    METADATA_SIZE, MetaRef,
+    DirectoryEntry, DirectoryHeader, DirectoryIndex, HEADER_ENTRIES_MAX, InodeType, LISTING_EXTRA, METADATA_SIZE,
+    MetaRef,
 };
 use crate::write::Error;
 use crate::write::metadata::{MetadataCompressor, Table};
@@ -40,11 +40,7 @@ fn run_length(entries: &[Named<'_>]) -> usize {
             // So that a header, and with it an index entry, can stand in each metadata block.
             && bytes <= METADATA_SIZE
     };
-    entries
-        .iter()
-        .take(HEADER_ENTRIES_MAX)
-        .take_while(fits)
-        .count()
+    entries.iter().take(HEADER_ENTRIES_MAX).take_while(fits).count()
 }
 
 fn distance(first: &Named<'_>, entry: &Named<'_>) -> Option<i16> {
@@ -69,37 +65,21 @@ pub(super) fn append(
         let block = table.position().block();
         if block != indexed_block && index.len() < usize::from(u16::MAX) {
             // The table's size is checked when it is complete.
-            index.push(DirectoryIndex {
-                offset: size as u32,
-                block: block as u32,
-                name: first.name.into(),
-            });
+            index.push(DirectoryIndex { offset: size as u32, block: block as u32, name: first.name.into() });
             indexed_block = block;
         }
         bytes.clear();
         let count = NonZeroU16::new(run.len() as u16).unwrap_or(NonZeroU16::MIN);
-        DirectoryHeader {
-            entries: count,
-            block: first.inode.block() as u32,
-            base: first.number,
-        }
-        .encode(&mut bytes);
+        DirectoryHeader { entries: count, block: first.inode.block() as u32, base: first.number }.encode(&mut bytes);
         for entry in run {
             let distance = distance(first, entry).unwrap_or(0);
-            DirectoryEntry {
-                offset: entry.inode.offset(),
-                distance,
-                kind: entry.kind,
-                name: entry.name,
-            }
-            .encode(&mut bytes);
+            DirectoryEntry { offset: entry.inode.offset(), distance, kind: entry.kind, name: entry.name }
+                .encode(&mut bytes);
         }
         size += bytes.len();
         table.append(&bytes, compressor)?;
     }
-    let size = u32::try_from(size)
-        .ok()
-        .and_then(|size| size.checked_add(LISTING_EXTRA));
+    let size = u32::try_from(size).ok().and_then(|size| size.checked_add(LISTING_EXTRA));
     Ok(size.map(|size| Listing { start, size, index }))
 }
 
@@ -132,10 +112,7 @@ mod tests {
         // (8192 - 12) / (8 + 255) = 31
         assert_eq!(runs(&many[..70], &[b'n'; 255]), [31, 31, 8]);
         for (entries, expect) in [
-            (
-                &[(0, 5), (0, 6), (1, 7), (1, 8), (0, 9)][..],
-                &[2, 2, 1][..],
-            ),
+            (&[(0, 5), (0, 6), (1, 7), (1, 8), (0, 9)][..], &[2, 2, 1][..]),
             (&[(0, 0), (0, 32_767), (0, 32_768)], &[2, 1]),
             (&[(0, 32_768), (0, 0)], &[2]),
             (&[(0, 32_769), (0, 0)], &[1, 1]),
@@ -147,9 +124,7 @@ mod tests {
 
     #[test]
     fn large_listings_have_an_index() {
-        let names: Vec<String> = (0..20_000)
-            .map(|number| format!("name-{number:05}"))
-            .collect();
+        let names: Vec<String> = (0..20_000).map(|number| format!("name-{number:05}")).collect();
         let entries: Vec<_> = (1..)
             .zip(&names)
             .map(|(number, name)| Named {
@@ -162,26 +137,11 @@ mod tests {
         let mut compressor = MetadataCompressor::new(Codec::Zstd { level: 1 }).unwrap();
         let mut table = Table::default();
         table.append(&[0; 5000], &mut compressor).unwrap();
-        let small = append(&entries[..100], &mut table, &mut compressor)
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (small.start, small.size, small.index.len()),
-            (MetaRef::new(0, 5000), 12 + 100 * 18 + 3, 0)
-        );
-        let large = append(&entries, &mut table, &mut compressor)
-            .unwrap()
-            .unwrap();
+        let small = append(&entries[..100], &mut table, &mut compressor).unwrap().unwrap();
+        assert_eq!((small.start, small.size, small.index.len()), (MetaRef::new(0, 5000), 12 + 100 * 18 + 3, 0));
+        let large = append(&entries, &mut table, &mut compressor).unwrap().unwrap();
         let blocks = large.size as usize / METADATA_SIZE;
-        assert!(
-            (blocks - 2..=blocks + 1).contains(&large.index.len()),
-            "{} of {blocks}",
-            large.index.len()
-        );
-        assert!(
-            large
-                .index
-                .is_sorted_by(|a, b| a.offset < b.offset && a.block < b.block && a.name < b.name)
-        );
+        assert!((blocks - 2..=blocks + 1).contains(&large.index.len()), "{} of {blocks}", large.index.len());
+        assert!(large.index.is_sorted_by(|a, b| a.offset < b.offset && a.block < b.block && a.name < b.name));
     }
 }

@@ -92,10 +92,7 @@ impl Groups {
         slots: &impl Slots,
     ) -> Result<(), Error> {
         // A new content goes behind the open group if it fits there, and there it is read.
-        let fits = self
-            .open
-            .as_mut()
-            .filter(|open| open.slot.input.len() - open.slot.used >= size);
+        let fits = self.open.as_mut().filter(|open| open.slot.input.len() - open.slot.used >= size);
         let room = match fits {
             Some(open) => &mut open.slot.input[open.slot.used..][..size],
             None => match &mut self.spare {
@@ -103,21 +100,14 @@ impl Groups {
                 empty => &mut empty.insert(slots.slot()?).input[..size],
             },
         };
-        data.read_exact(room).map_err(|source| Error::Read {
-            size: size as u64,
-            source,
-        })?;
+        data.read_exact(room).map_err(|source| Error::Read { size: size as u64, source })?;
         let hash: Hash = Sha256::digest(&*room).into();
         match (self.contents.get(&hash), inode) {
             (None, inode) => self.add_new(inode, size, hash, slots),
             (Some(_), None) => Ok(()),
             (Some(Content::Open(index)), Some(inode)) => {
                 // Only the open group's members are in this state.
-                if let Some(member) = self
-                    .open
-                    .as_mut()
-                    .and_then(|open| open.members.get_mut(*index))
-                {
+                if let Some(member) = self.open.as_mut().and_then(|open| open.members.get_mut(*index)) {
                     member.inodes.push(inode);
                 }
                 Ok(())
@@ -136,17 +126,8 @@ impl Groups {
     }
 
     /// Takes the bytes just read as a new member.
-    fn add_new(
-        &mut self,
-        inode: Option<InodeId>,
-        size: usize,
-        hash: Hash,
-        slots: &impl Slots,
-    ) -> Result<(), Error> {
-        let full = self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.slot.input.len() - open.slot.used < size);
+    fn add_new(&mut self, inode: Option<InodeId>, size: usize, hash: Hash, slots: &impl Slots) -> Result<(), Error> {
+        let full = self.open.as_ref().is_some_and(|open| open.slot.input.len() - open.slot.used < size);
         if full {
             self.close(slots)?;
         }
@@ -155,23 +136,14 @@ impl Groups {
                 self.spare = spare;
                 open
             }
-            (empty, Some(spare)) => empty.insert(Open {
-                slot: spare,
-                members: Vec::new(),
-            }),
+            (empty, Some(spare)) => empty.insert(Open { slot: spare, members: Vec::new() }),
             // `add` reads into the spare slot when there is no open group.
             (None, None) => return Err(Error::Stopped),
         };
         let offset = open.slot.used;
         open.slot.used += size;
-        self.contents
-            .insert(hash, Content::Open(open.members.len()));
-        open.members.push(Member {
-            hash,
-            offset,
-            size,
-            inodes: inode.into_iter().collect(),
-        });
+        self.contents.insert(hash, Content::Open(open.members.len()));
+        open.members.push(Member { hash, offset, size, inodes: inode.into_iter().collect() });
         Ok(())
     }
 
@@ -180,27 +152,18 @@ impl Groups {
             return Ok(());
         };
         let whole = open.members.iter().all(|member| !member.inodes.is_empty());
-        let fragment = if whole {
-            take_number(&mut self.fragments)?
-        } else {
-            0
-        };
+        let fragment = if whole { take_number(&mut self.fragments)? } else { 0 };
         for member in &open.members {
             let content = if member.inodes.is_empty() {
                 Content::Dropped
             } else if whole {
-                Content::At(Place {
-                    fragment,
-                    offset: member.offset as u32,
-                    size: member.size as u32,
-                })
+                Content::At(Place { fragment, offset: member.offset as u32, size: member.size as u32 })
             } else {
                 let bytes = &open.slot.input[member.offset..][..member.size];
                 Content::At(refill(&mut self.refill, &mut self.fragments, bytes, slots)?)
             };
             if let Content::At(place) = content {
-                self.places
-                    .extend(member.inodes.iter().map(|inode| (*inode, place)));
+                self.places.extend(member.inodes.iter().map(|inode| (*inode, place)));
             }
             self.contents.insert(member.hash, content);
         }
@@ -214,12 +177,7 @@ impl Groups {
     pub(super) fn end_layer(&mut self, slots: &impl Slots) -> Result<(), Error> {
         self.close(slots)?;
         if let Some(refill) = self.refill.take() {
-            slots.submit(
-                refill.slot,
-                Task::Group {
-                    fragment: refill.fragment,
-                },
-            );
+            slots.submit(refill.slot, Task::Group { fragment: refill.fragment });
         }
         if let Some(spare) = self.spare.take() {
             slots.release(spare);
@@ -234,44 +192,23 @@ impl Groups {
 }
 
 /// Copies a member to the refill group. Not a method: the bytes may lie in a slot of the groups.
-fn refill(
-    current: &mut Option<Refill>,
-    fragments: &mut u32,
-    bytes: &[u8],
-    slots: &impl Slots,
-) -> Result<Place, Error> {
-    if let Some(full) =
-        current.take_if(|refill| refill.slot.input.len() - refill.slot.used < bytes.len())
-    {
-        slots.submit(
-            full.slot,
-            Task::Group {
-                fragment: full.fragment,
-            },
-        );
+fn refill(current: &mut Option<Refill>, fragments: &mut u32, bytes: &[u8], slots: &impl Slots) -> Result<Place, Error> {
+    if let Some(full) = current.take_if(|refill| refill.slot.input.len() - refill.slot.used < bytes.len()) {
+        slots.submit(full.slot, Task::Group { fragment: full.fragment });
     }
     let refill = match current {
         Some(refill) => refill,
-        empty => empty.insert(Refill {
-            slot: slots.slot()?,
-            fragment: take_number(fragments)?,
-        }),
+        empty => empty.insert(Refill { slot: slots.slot()?, fragment: take_number(fragments)? }),
     };
     let offset = refill.slot.used;
     refill.slot.input[offset..][..bytes.len()].copy_from_slice(bytes);
     refill.slot.used += bytes.len();
-    Ok(Place {
-        fragment: refill.fragment,
-        offset: offset as u32,
-        size: bytes.len() as u32,
-    })
+    Ok(Place { fragment: refill.fragment, offset: offset as u32, size: bytes.len() as u32 })
 }
 
 fn take_number(fragments: &mut u32) -> Result<u32, Error> {
     let number = *fragments;
-    *fragments = number.checked_add(1).ok_or(Error::TooMany {
-        what: "fragment blocks",
-    })?;
+    *fragments = number.checked_add(1).ok_or(Error::TooMany { what: "fragment blocks" })?;
     Ok(number)
 }
 
@@ -291,11 +228,7 @@ mod tests {
     impl Slots for Kept {
         fn slot(&self) -> Result<Slot, Error> {
             *self.out.borrow_mut() += 1;
-            Ok(Slot {
-                input: vec![b'?'; 10].into(),
-                used: 0,
-                output: Box::default(),
-            })
+            Ok(Slot { input: vec![b'?'; 10].into(), used: 0, output: Box::default() })
         }
 
         fn release(&self, _: Slot) {
@@ -303,12 +236,8 @@ mod tests {
         }
 
         fn submit(&self, slot: Slot, task: Task) {
-            let Task::Group { fragment } = task else {
-                panic!("only groups come from here")
-            };
-            self.groups
-                .borrow_mut()
-                .push((fragment, String::from_utf8(slot.block().to_vec()).unwrap()));
+            let Task::Group { fragment } = task else { panic!("only groups come from here") };
+            self.groups.borrow_mut().push((fragment, String::from_utf8(slot.block().to_vec()).unwrap()));
             *self.out.borrow_mut() -= 1;
         }
     }
@@ -320,11 +249,8 @@ mod tests {
         for layer in layers.split('/') {
             for (number, file) in layer.split_whitespace().enumerate() {
                 let contents = file.to_ascii_lowercase();
-                let inode =
-                    (file == contents).then_some((visible.len() + 1000 * number) as InodeId);
-                groups
-                    .add(inode, contents.len(), &mut contents.as_bytes(), &kept)
-                    .unwrap();
+                let inode = (file == contents).then_some((visible.len() + 1000 * number) as InodeId);
+                groups.add(inode, contents.len(), &mut contents.as_bytes(), &kept).unwrap();
                 visible.extend(inode.map(|inode| (inode, contents)));
             }
             groups.end_layer(&kept).unwrap();
@@ -337,10 +263,7 @@ mod tests {
         assert_eq!(places.len(), visible.len(), "{layers}");
         for (inode, contents) in visible {
             let place = places[&inode];
-            let (_, group) = written
-                .iter()
-                .find(|(fragment, _)| *fragment == place.fragment)
-                .unwrap();
+            let (_, group) = written.iter().find(|(fragment, _)| *fragment == place.fragment).unwrap();
             let found = &group[place.offset as usize..][..place.size as usize];
             assert_eq!(found, contents, "{layers}");
         }
@@ -366,10 +289,7 @@ mod tests {
             ("AAAA", &[]),
             ("aaaa BBBB cc DDDDDD ee ff", &["aaaacceeff"]),
             // The refill group is written where the next one does not fit.
-            (
-                "aaaaaa BBBB cccccc DDDD eeeeeeee",
-                &["aaaaaa", "eeeeeeee", "cccccc"],
-            ),
+            ("aaaaaa BBBB cccccc DDDD eeeeeeee", &["aaaaaa", "eeeeeeee", "cccccc"]),
             // A member becomes visible by a later equal file, in time …
             ("AAAA bbbb aaaa", &["aaaabbbb"]),
             // … or after its group was dropped, or refilled without it.
@@ -385,10 +305,7 @@ mod tests {
     /// The same list of files has the same groups whatever is visible of it, so far as they are written whole.
     #[test]
     fn boundaries_do_not_depend_on_what_is_visible() {
-        check(
-            "aaa bbbb ccccc ddd ee fffffff",
-            &["aaabbbb", "cccccdddee", "fffffff"],
-        );
+        check("aaa bbbb ccccc ddd ee fffffff", &["aaabbbb", "cccccdddee", "fffffff"]);
         check("AAA BBBB ccccc ddd ee FFFFFFF", &["cccccdddee"]);
         check("AAA bbbb ccccc ddd ee FFFFFFF", &["cccccdddee", "bbbb"]);
     }

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use siforge_rootfs::{Inode, InodeId, Kind, Meta, Tree};
 
 use crate::format::{
-    self, Body, IDS_MAX, InodeHeader, InodeType, LISTING_EXTRA, MetaRef, NAME_MAX, NO_FRAGMENT,
-    SYMLINK_MAX,
+    self, Body, IDS_MAX, InodeHeader, InodeType, LISTING_EXTRA, MetaRef, NAME_MAX, NO_FRAGMENT, SYMLINK_MAX,
 };
 use crate::write::Error;
 use crate::write::blocks::Blocks;
@@ -32,10 +31,7 @@ impl Ids {
         let index = match u16::try_from(count) {
             Ok(index) if count < IDS_MAX => index,
             _ => {
-                return Err(Error::Ids {
-                    path: spot.path(),
-                    count: count + 1,
-                });
+                return Err(Error::Ids { path: spot.path(), count: count + 1 });
             }
         };
         self.values.push(id);
@@ -93,10 +89,7 @@ impl<'a> Inodes<'a> {
     }
 
     /// Adds all inodes and listings; the root's place.
-    pub(super) fn add_all(
-        &mut self,
-        compressor: &mut MetadataCompressor,
-    ) -> Result<MetaRef, Error> {
+    pub(super) fn add_all(&mut self, compressor: &mut MetadataCompressor) -> Result<MetaRef, Error> {
         let order = self.order;
         for directory in &order.directories {
             self.add_children(*directory, compressor)?;
@@ -108,9 +101,7 @@ impl<'a> Inodes<'a> {
     /// Where each inode is, in the order of their numbers.
     pub(super) fn references(&self) -> impl Iterator<Item = MetaRef> {
         // All were set by `add_all`: it goes the way on which the numbers were given.
-        self.references
-            .iter()
-            .map(|reference| reference.unwrap_or_default())
+        self.references.iter().map(|reference| reference.unwrap_or_default())
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -127,20 +118,11 @@ impl<'a> Inodes<'a> {
     where
         'a: 'n,
     {
-        Spot {
-            tree: self.tree,
-            order: self.order,
-            directory,
-            name,
-        }
+        Spot { tree: self.tree, order: self.order, directory, name }
     }
 
     /// Adds the inodes of a directory's children and its listing. The directories below were added before.
-    fn add_children(
-        &mut self,
-        directory: InodeId,
-        compressor: &mut MetadataCompressor,
-    ) -> Result<(), Error> {
+    fn add_children(&mut self, directory: InodeId, compressor: &mut MetadataCompressor) -> Result<(), Error> {
         let tree = self.tree;
         let children = tree.children(directory);
         let mut entries = Vec::with_capacity(children.len());
@@ -157,17 +139,10 @@ impl<'a> Inodes<'a> {
                 Some(inode) => inode,
                 None => self.add_inode(*child, spot, compressor)?,
             };
-            entries.push(Named {
-                name,
-                inode,
-                number,
-                kind: inode_type(&tree.inode(*child).kind),
-            });
+            entries.push(Named { name, inode, number, kind: inode_type(&tree.inode(*child).kind) });
         }
         let listing = directory::append(&entries, &mut self.directories, compressor)?;
-        let listing = listing.ok_or_else(|| Error::DirectoryTooLarge {
-            path: self.spot(directory, b"").path(),
-        })?;
+        let listing = listing.ok_or_else(|| Error::DirectoryTooLarge { path: self.spot(directory, b"").path() })?;
         self.listings.insert(directory, listing);
         Ok(())
     }
@@ -188,36 +163,16 @@ impl<'a> Inodes<'a> {
             Kind::Directory => Body::Directory(self.directory(id, listing.as_ref(), xattrs)),
             Kind::File { size } => Body::File(self.file(id, inode, *size, xattrs, &spot)?),
             Kind::Symlink { target } if target.is_empty() || target.len() > SYMLINK_MAX => {
-                return Err(Error::SymlinkTarget {
-                    path: spot.path(),
-                    len: target.len(),
-                });
+                return Err(Error::SymlinkTarget { path: spot.path(), len: target.len() });
             }
-            Kind::Symlink { target } => Body::Symlink {
-                links: inode.links,
-                target,
-                xattrs,
-            },
+            Kind::Symlink { target } => Body::Symlink { links: inode.links, target, xattrs },
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
                 let (major, minor) = (*major, *minor);
                 let rdev = format::encode_device(major, minor);
-                let rdev = rdev.ok_or_else(|| Error::Device {
-                    path: spot.path(),
-                    major,
-                    minor,
-                })?;
-                Body::Device {
-                    kind: inode_type(&inode.kind),
-                    links: inode.links,
-                    rdev,
-                    xattrs,
-                }
+                let rdev = rdev.ok_or_else(|| Error::Device { path: spot.path(), major, minor })?;
+                Body::Device { kind: inode_type(&inode.kind), links: inode.links, rdev, xattrs }
             }
-            Kind::Fifo | Kind::Socket => Body::Ipc {
-                kind: inode_type(&inode.kind),
-                links: inode.links,
-                xattrs,
-            },
+            Kind::Fifo | Kind::Socket => Body::Ipc { kind: inode_type(&inode.kind), links: inode.links, xattrs },
         };
         let reference = self.inodes.position();
         self.scratch.clear();
@@ -244,19 +199,9 @@ impl<'a> Inodes<'a> {
         })
     }
 
-    fn directory<'l>(
-        &self,
-        id: InodeId,
-        listing: Option<&'l Listing>,
-        xattrs: u32,
-    ) -> format::Directory<'l> {
+    fn directory<'l>(&self, id: InodeId, listing: Option<&'l Listing>, xattrs: u32) -> format::Directory<'l> {
         let is_directory = |child: InodeId| matches!(self.tree.inode(child).kind, Kind::Directory);
-        let below = self
-            .tree
-            .children(id)
-            .iter()
-            .filter(|(_, child)| is_directory(*child))
-            .count();
+        let below = self.tree.children(id).iter().filter(|(_, child)| is_directory(*child)).count();
         format::Directory {
             listing: listing.map_or(MetaRef::default(), |listing| listing.start),
             size: listing.map_or(LISTING_EXTRA, |listing| listing.size),
@@ -300,37 +245,23 @@ impl<'a> Inodes<'a> {
             }
             (None, None) if size == 0 => 0,
             (None, None) => {
-                return Err(Error::Missing {
-                    path: spot.path(),
-                    size,
-                });
+                return Err(Error::Missing { path: spot.path(), size });
             }
         };
         match found == size {
             true => Ok(file),
-            false => Err(Error::Size {
-                path: spot.path(),
-                expected: size,
-                found,
-            }),
+            false => Err(Error::Size { path: spot.path(), expected: size, found }),
         }
     }
 }
 
 fn check_name(name: &[u8], spot: &Spot<'_>) -> Result<(), Error> {
     if name.len() > NAME_MAX {
-        return Err(Error::NameTooLong {
-            path: spot.path(),
-            len: name.len(),
-        });
+        return Err(Error::NameTooLong { path: spot.path(), len: name.len() });
     }
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0)
-    {
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
         let name = String::from_utf8_lossy(name).into_owned();
-        return Err(Error::Name {
-            path: spot.path(),
-            name,
-        });
+        return Err(Error::Name { path: spot.path(), name });
     }
     Ok(())
 }

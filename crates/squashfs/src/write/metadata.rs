@@ -12,10 +12,7 @@ pub(super) struct MetadataCompressor {
 
 impl MetadataCompressor {
     pub(super) fn new(codec: Codec) -> Result<Self, Error> {
-        Ok(Self {
-            compressor: Compressor::new(codec)?,
-            room: vec![0; codec.bound(METADATA_SIZE)],
-        })
+        Ok(Self { compressor: Compressor::new(codec)?, room: vec![0; codec.bound(METADATA_SIZE)] })
     }
 
     fn append(&mut self, block: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
@@ -30,12 +27,7 @@ impl MetadataCompressor {
     }
 
     /// Appends an indexed table to `out`, whose first byte is at `start` of the image; the place of the index.
-    pub(super) fn append_indexed(
-        &mut self,
-        table: &[u8],
-        out: &mut Vec<u8>,
-        start: u64,
-    ) -> Result<u64, Error> {
+    pub(super) fn append_indexed(&mut self, table: &[u8], out: &mut Vec<u8>, start: u64) -> Result<u64, Error> {
         let mut index = Vec::new();
         for block in table.chunks(METADATA_SIZE) {
             put64(&mut index, start + out.len() as u64);
@@ -66,11 +58,7 @@ impl Table {
         MetaRef::new(self.packed.len() as u64, self.block.len() as u16)
     }
 
-    pub(super) fn append(
-        &mut self,
-        mut bytes: &[u8],
-        compressor: &mut MetadataCompressor,
-    ) -> Result<(), Error> {
+    pub(super) fn append(&mut self, mut bytes: &[u8], compressor: &mut MetadataCompressor) -> Result<(), Error> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(METADATA_SIZE - self.block.len()));
             self.block.extend_from_slice(now);

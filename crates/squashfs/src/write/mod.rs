@@ -61,13 +61,7 @@ pub struct Options {
 impl Default for Options {
     /// zstd level 3, 256 KiB blocks, one thread, 192 MiB, mtime 0.
     fn default() -> Self {
-        Self {
-            codec: Codec::Zstd { level: 3 },
-            block_size: 256 << 10,
-            threads: 1,
-            memory: 192 << 20,
-            mtime: 0,
-        }
+        Self { codec: Codec::Zstd { level: 3 }, block_size: 256 << 10, threads: 1, memory: 192 << 20, mtime: 0 }
     }
 }
 
@@ -84,20 +78,16 @@ impl Means {
 
     fn of(workers: usize) -> Self {
         // One block that is worked on and one that waits, for each worker.
-        Self {
-            workers,
-            slots: 2 * workers + Self::CALLERS,
-        }
+        Self { workers, slots: 2 * workers + Self::CALLERS }
     }
 
     fn bytes(self, options: &Options) -> usize {
         let block = options.block_size as usize;
         let slot = block + options.codec.bound(block);
         // The tables' compressor comes when the workers' are gone.
-        self.slots.saturating_mul(slot).saturating_add(
-            self.workers
-                .saturating_mul(options.codec.context_bytes(options.block_size)),
-        )
+        self.slots
+            .saturating_mul(slot)
+            .saturating_add(self.workers.saturating_mul(options.codec.context_bytes(options.block_size)))
     }
 }
 
@@ -109,10 +99,7 @@ impl Options {
         self.codec.check()?;
         let needed = Means::of(1).bytes(self);
         if needed > self.memory {
-            return Err(Error::Memory {
-                given: self.memory,
-                needed,
-            });
+            return Err(Error::Memory { given: self.memory, needed });
         }
         // The cost is linear in the workers.
         let each = Means::of(2).bytes(self) - needed;
@@ -164,29 +151,16 @@ impl Writer {
         let means = options.check()?;
         let block = options.block_size as usize;
         let packer = |_| {
-            let packer = Packer {
-                compressor: Compressor::new(options.codec)?,
-            };
+            let packer = Packer { compressor: Compressor::new(options.codec)? };
             Ok(Box::new(packer) as Box<dyn Pack<Task, Packed>>)
         };
-        let packers = (0..means.workers)
-            .map(packer)
-            .collect::<Result<_, Error>>()?;
+        let packers = (0..means.workers).map(packer).collect::<Result<_, Error>>()?;
         let zeros = |bytes: usize| vec![0; bytes].into_boxed_slice();
-        let slot = |_| Slot {
-            input: zeros(block),
-            used: 0,
-            output: zeros(options.codec.bound(block)),
-        };
+        let slot = |_| Slot { input: zeros(block), used: 0, output: zeros(options.codec.bound(block)) };
         let slots = (0..means.slots).map(slot).collect();
         let blocks = Blocks::new(file, offset, tables::data_start(&options));
         let packing = Pipeline::start(packers, blocks, slots)?;
-        Ok(Self {
-            options,
-            packing,
-            groups: Groups::default(),
-            in_layer: false,
-        })
+        Ok(Self { options, packing, groups: Groups::default(), in_layer: false })
     }
 
     /// Writes the tables and the superblock, and ends the file behind the image.
@@ -200,14 +174,8 @@ impl Writer {
     fn expect(&self, call: &'static str, in_layer: bool) -> Result<(), Error> {
         self.packing.check()?;
         match (self.in_layer, in_layer) {
-            (true, false) => Err(Error::Layer {
-                call,
-                found: "inside",
-            }),
-            (false, true) => Err(Error::Layer {
-                call,
-                found: "outside",
-            }),
+            (true, false) => Err(Error::Layer { call, found: "inside" }),
+            (false, true) => Err(Error::Layer { call, found: "outside" }),
             _ => Ok(()),
         }
     }
@@ -237,8 +205,7 @@ impl Writer {
         while left > 0 {
             let mut slot = self.packing.slot()?;
             slot.used = left.min(u64::from(self.options.block_size)) as usize;
-            data.read_exact(&mut slot.input[..slot.used])
-                .map_err(|source| Error::Read { size, source })?;
+            data.read_exact(&mut slot.input[..slot.used]).map_err(|source| Error::Read { size, source })?;
             left -= slot.used as u64;
             let end = (left == 0).then_some(FileEnd { inode, size });
             self.packing.submit(slot, Task::File { end });
@@ -256,20 +223,13 @@ impl Contents for Writer {
         Ok(())
     }
 
-    fn file(
-        &mut self,
-        inode: Option<InodeId>,
-        size: u64,
-        data: &mut dyn Read,
-    ) -> Result<(), Error> {
+    fn file(&mut self, inode: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Error> {
         let result = self.add(inode, size, data);
         self.settle(result)
     }
 
     fn end_layer(&mut self) -> Result<(), Error> {
-        let result = self
-            .expect("end_layer", true)
-            .and_then(|()| self.groups.end_layer(&self.packing));
+        let result = self.expect("end_layer", true).and_then(|()| self.groups.end_layer(&self.packing));
         self.in_layer = false;
         self.settle(result)
     }

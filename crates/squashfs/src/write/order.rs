@@ -46,12 +46,7 @@ impl Order {
                 }
             }
         }
-        let mut order = Self {
-            directories,
-            parents,
-            numbers: vec![0; tree.len()],
-            count: 0,
-        };
+        let mut order = Self { directories, parents, numbers: vec![0; tree.len()], count: 0 };
         for directory in 0..order.directories.len() {
             for (_, child) in tree.children(order.directories[directory]) {
                 order.number_one(*child);
@@ -97,14 +92,8 @@ impl Spot<'_> {
         let mut names = vec![String::from_utf8_lossy(self.name)];
         let mut directory = self.directory;
         while let Some(parent) = self.order.parents.get(&directory) {
-            let entry = self
-                .tree
-                .children(*parent)
-                .iter()
-                .find(|(_, child)| *child == directory);
-            names.push(String::from_utf8_lossy(
-                entry.map_or(b"?", |(name, _)| name),
-            ));
+            let entry = self.tree.children(*parent).iter().find(|(_, child)| *child == directory);
+            names.push(String::from_utf8_lossy(entry.map_or(b"?", |(name, _)| name)));
             directory = *parent;
         }
         names.reverse();

@@ -94,20 +94,13 @@ impl<T, P> Shared<T, P> {
                 match state.jobs.pop_front() {
                     Some(job) => break job,
                     None if state.closed => return,
-                    None => {
-                        state = self
-                            .work
-                            .wait(state)
-                            .unwrap_or_else(PoisonError::into_inner)
-                    }
+                    None => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             drop(state);
             match packer.pack(&mut job.slot, &job.task) {
                 Ok(packed) => {
-                    self.lock()
-                        .done
-                        .insert(job.sequence, (job.slot, job.task, packed));
+                    self.lock().done.insert(job.sequence, (job.slot, job.task, packed));
                     self.ready.notify_one();
                 }
                 Err(error) => return self.stop(Some(error)),
@@ -126,12 +119,7 @@ impl<T, P> Shared<T, P> {
                 match state.done.remove(&next) {
                     Some(done) => break done,
                     None if state.closed && state.submitted == next => return Some(sink),
-                    None => {
-                        state = self
-                            .ready
-                            .wait(state)
-                            .unwrap_or_else(PoisonError::into_inner)
-                    }
+                    None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             drop(state);
@@ -155,8 +143,7 @@ struct Watch<'a, T, P> {
 impl<T, P> Drop for Watch<'_, T, P> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.shared
-                .stop(Some(Error::Panicked { doing: self.doing }));
+            self.shared.stop(Some(Error::Panicked { doing: self.doing }));
         }
     }
 }
@@ -174,11 +161,7 @@ where
     S: Sink<T, P> + 'static,
 {
     /// Starts one thread for each packer and one for the sink.
-    pub(super) fn start(
-        packers: Vec<Box<dyn Pack<T, P>>>,
-        sink: S,
-        slots: Vec<Slot>,
-    ) -> Result<Self, Error> {
+    pub(super) fn start(packers: Vec<Box<dyn Pack<T, P>>>, sink: S, slots: Vec<Slot>) -> Result<Self, Error> {
         let state = State {
             jobs: VecDeque::new(),
             done: BTreeMap::new(),
@@ -195,33 +178,19 @@ where
             freed: Condvar::new(),
         });
         // From here on a failed start drops the pipeline, and that ends the threads already started.
-        let mut pipeline = Self {
-            shared: shared.clone(),
-            workers: Vec::new(),
-            sink: None,
-        };
+        let mut pipeline = Self { shared: shared.clone(), workers: Vec::new(), sink: None };
         for packer in packers {
             let shared = shared.clone();
-            let worker = thread::Builder::new()
-                .name("squashfs-pack".into())
-                .spawn(move || {
-                    let _watch = Watch {
-                        shared: &shared,
-                        doing: "compresses blocks",
-                    };
-                    shared.run_worker(packer);
-                });
+            let worker = thread::Builder::new().name("squashfs-pack".into()).spawn(move || {
+                let _watch = Watch { shared: &shared, doing: "compresses blocks" };
+                shared.run_worker(packer);
+            });
             pipeline.workers.push(worker.map_err(Error::Spawn)?);
         }
-        let sink = thread::Builder::new()
-            .name("squashfs-write".into())
-            .spawn(move || {
-                let _watch = Watch {
-                    shared: &shared,
-                    doing: "writes blocks",
-                };
-                shared.run_sink(sink)
-            });
+        let sink = thread::Builder::new().name("squashfs-write".into()).spawn(move || {
+            let _watch = Watch { shared: &shared, doing: "writes blocks" };
+            shared.run_sink(sink)
+        });
         pipeline.sink = Some(sink.map_err(Error::Spawn)?);
         Ok(pipeline)
     }
@@ -247,11 +216,7 @@ where
                 slot.used = 0;
                 return Ok(slot);
             }
-            state = self
-                .shared
-                .freed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -264,11 +229,7 @@ where
         let mut state = self.shared.lock();
         let sequence = state.submitted;
         state.submitted += 1;
-        state.jobs.push_back(Job {
-            sequence,
-            slot,
-            task,
-        });
+        state.jobs.push_back(Job { sequence, slot, task });
         drop(state);
         self.shared.work.notify_one();
     }
@@ -284,10 +245,7 @@ where
         self.shared.work.notify_all();
         self.shared.ready.notify_all();
         // A panic was already noted by the thread's watch.
-        let sink = self
-            .sink
-            .take()
-            .and_then(|thread| thread.join().ok().flatten());
+        let sink = self.sink.take().and_then(|thread| thread.join().ok().flatten());
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
@@ -356,14 +314,8 @@ mod tests {
     }
 
     fn start(workers: usize) -> Pipeline<Number, u32, Taken> {
-        let slot = |_| Slot {
-            input: Box::default(),
-            used: 0,
-            output: Box::default(),
-        };
-        let packers = (0..workers)
-            .map(|_| Box::new(Doubler) as Box<dyn Pack<Number, u32>>)
-            .collect();
+        let slot = |_| Slot { input: Box::default(), used: 0, output: Box::default() };
+        let packers = (0..workers).map(|_| Box::new(Doubler) as Box<dyn Pack<Number, u32>>).collect();
         Pipeline::start(packers, Taken::default(), (0..4).map(slot).collect()).unwrap()
     }
 
@@ -376,10 +328,7 @@ mod tests {
                 pipeline.submit(slot, Number::Good(number));
             }
             let taken = pipeline.finish().unwrap().0;
-            assert!(
-                taken.iter().copied().eq((0..2000).map(|number| number * 2)),
-                "{workers} workers"
-            );
+            assert!(taken.iter().copied().eq((0..2000).map(|number| number * 2)), "{workers} workers");
         }
     }
 
@@ -387,15 +336,9 @@ mod tests {
     fn failures_come_out_of_the_next_call_and_end_all_threads() {
         for (bad, expect) in [
             (Number::PackFails, "the image has more than 2^32 of these"),
-            (
-                Number::PackPanics,
-                "a thread that compresses blocks panicked; this is a bug of siforge",
-            ),
+            (Number::PackPanics, "a thread that compresses blocks panicked; this is a bug of siforge"),
             (Number::SinkFails, "the image has more than 2^32 of those"),
-            (
-                Number::SinkPanics,
-                "a thread that writes blocks panicked; this is a bug of siforge",
-            ),
+            (Number::SinkPanics, "a thread that writes blocks panicked; this is a bug of siforge"),
         ] {
             let pipeline = start(3);
             let shared = Arc::downgrade(&pipeline.shared);
@@ -417,12 +360,7 @@ mod tests {
 
     #[test]
     fn finish_tells_a_failure_too() {
-        for bad in [
-            Number::PackFails,
-            Number::PackPanics,
-            Number::SinkFails,
-            Number::SinkPanics,
-        ] {
+        for bad in [Number::PackFails, Number::PackPanics, Number::SinkFails, Number::SinkPanics] {
             let pipeline = start(2);
             let slot = pipeline.slot().unwrap();
             pipeline.submit(slot, bad);

@@ -38,30 +38,16 @@ pub(super) fn write(
     let start = blocks.position();
     let mut out = Vec::new();
     let here = |out: &Vec<u8>| start + out.len() as u64;
-    let export: Vec<u8> = inodes
-        .references()
-        .flat_map(|reference| reference.0.to_le_bytes())
-        .collect();
+    let export: Vec<u8> = inodes.references().flat_map(|reference| reference.0.to_le_bytes()).collect();
     out.extend(limited(inodes.inodes.finish(&mut compressor)?, "inodes")?);
     let directory_table = here(&out);
-    out.extend(limited(
-        inodes.directories.finish(&mut compressor)?,
-        "directory listings",
-    )?);
+    out.extend(limited(inodes.directories.finish(&mut compressor)?, "directory listings")?);
 
     let mut fragments = Vec::new();
-    blocks
-        .fragments()
-        .iter()
-        .for_each(|fragment| fragment.encode(&mut fragments));
+    blocks.fragments().iter().for_each(|fragment| fragment.encode(&mut fragments));
     let fragment_table = compressor.append_indexed(&fragments, &mut out, start)?;
     let export_table = compressor.append_indexed(&export, &mut out, start)?;
-    let ids: Vec<u8> = inodes
-        .ids
-        .values
-        .iter()
-        .flat_map(|id| id.to_le_bytes())
-        .collect();
+    let ids: Vec<u8> = inodes.ids.values.iter().flat_map(|id| id.to_le_bytes()).collect();
     let id_table = compressor.append_indexed(&ids, &mut out, start)?;
     let xattrs = inodes.xattrs.finish(&mut compressor)?;
     let has_xattrs = xattrs.is_some();
@@ -99,18 +85,10 @@ pub(super) fn write(
 }
 
 fn flags(options: &Options, has_xattrs: bool) -> u16 {
-    let optional = [
-        (
-            flags::COMPRESSOR_OPTIONS,
-            options.codec.options_block().is_some(),
-        ),
-        (flags::NO_XATTRS, !has_xattrs),
-    ];
+    let optional =
+        [(flags::COMPRESSOR_OPTIONS, options.codec.options_block().is_some()), (flags::NO_XATTRS, !has_xattrs)];
     let always = flags::DUPLICATES | flags::EXPORTABLE;
-    optional
-        .iter()
-        .filter(|(_, set)| *set)
-        .fold(always, |all, (flag, _)| all | flag)
+    optional.iter().filter(|(_, set)| *set).fold(always, |all, (flag, _)| all | flag)
 }
 
 /// Where the data begins.
@@ -122,10 +100,7 @@ pub(super) fn data_start(options: &Options) -> u64 {
 fn limited(table: Vec<u8>, what: &'static str) -> Result<Vec<u8>, Error> {
     match u32::try_from(table.len()) {
         Ok(_) => Ok(table),
-        Err(_) => Err(Error::TableTooLarge {
-            what,
-            bytes: table.len(),
-        }),
+        Err(_) => Err(Error::TableTooLarge { what, bytes: table.len() }),
     }
 }
 

@@ -13,8 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use sha2::{Digest, Sha256};
 
 use crate::format::{
-    MetaRef, NO_XATTRS, XATTR_NAME_MAX, XATTR_OUT_OF_LINE, XATTR_PREFIXES, XATTR_VALUE_MAX, put16,
-    put32, put64,
+    MetaRef, NO_XATTRS, XATTR_NAME_MAX, XATTR_OUT_OF_LINE, XATTR_PREFIXES, XATTR_VALUE_MAX, put16, put32, put64,
 };
 use crate::write::Error;
 use crate::write::metadata::{MetadataCompressor, Table};
@@ -61,11 +60,7 @@ impl Xattrs {
             match split(name) {
                 Some((kind, rest)) => {
                     check(name, rest, value, spot)?;
-                    keys.push(Key {
-                        kind,
-                        name: rest,
-                        value,
-                    });
+                    keys.push(Key { kind, name: rest, value });
                 }
                 None => self.drop_one(name),
             }
@@ -91,19 +86,12 @@ impl Xattrs {
         Ok(number)
     }
 
-    fn append_set(
-        &mut self,
-        keys: &[Key<'_>],
-        compressor: &mut MetadataCompressor,
-    ) -> Result<(), Error> {
+    fn append_set(&mut self, keys: &[Key<'_>], compressor: &mut MetadataCompressor) -> Result<(), Error> {
         let mut encoded = Vec::new();
         let mut listed = 0;
         for key in keys {
             let apart = key.value.len() > INLINE_MAX;
-            put16(
-                &mut encoded,
-                key.kind | if apart { XATTR_OUT_OF_LINE } else { 0 },
-            );
+            put16(&mut encoded, key.kind | if apart { XATTR_OUT_OF_LINE } else { 0 });
             put16(&mut encoded, key.name.len() as u16);
             encoded.extend_from_slice(key.name);
             if apart {
@@ -114,8 +102,7 @@ impl Xattrs {
                 put32(&mut encoded, key.value.len() as u32);
                 encoded.extend_from_slice(key.value);
             }
-            listed +=
-                XATTR_PREFIXES[usize::from(key.kind)].len() + key.name.len() + 1 + key.value.len();
+            listed += XATTR_PREFIXES[usize::from(key.kind)].len() + key.name.len() + 1 + key.value.len();
         }
         put64(&mut self.sets, self.keys.position().0);
         put32(&mut self.sets, keys.len() as u32);
@@ -123,18 +110,13 @@ impl Xattrs {
         self.keys.append(&encoded, compressor)
     }
 
-    fn value_place(
-        &mut self,
-        value: &[u8],
-        compressor: &mut MetadataCompressor,
-    ) -> Result<MetaRef, Error> {
+    fn value_place(&mut self, value: &[u8], compressor: &mut MetadataCompressor) -> Result<MetaRef, Error> {
         let hash = Sha256::digest(value).into();
         if let Some(place) = self.values.get(&hash) {
             return Ok(*place);
         }
         let place = self.keys.position();
-        self.keys
-            .append(&(value.len() as u32).to_le_bytes(), compressor)?;
+        self.keys.append(&(value.len() as u32).to_le_bytes(), compressor)?;
         self.keys.append(value, compressor)?;
         self.values.insert(hash, place);
         Ok(place)
@@ -145,8 +127,7 @@ impl Xattrs {
         let namespace = name.split(|byte| *byte == b'.').next().unwrap_or(name);
         // The names come from the image; a warning is no place for many or long ones.
         if self.dropped_namespaces.len() < 8 && namespace.len() <= 32 {
-            self.dropped_namespaces
-                .insert(format!("{}.", namespace.escape_ascii()));
+            self.dropped_namespaces.insert(format!("{}.", namespace.escape_ascii()));
         }
     }
 
@@ -164,44 +145,27 @@ impl Xattrs {
     }
 
     /// None when no inode has attributes.
-    pub(super) fn finish(
-        self,
-        compressor: &mut MetadataCompressor,
-    ) -> Result<Option<Packed>, Error> {
+    pub(super) fn finish(self, compressor: &mut MetadataCompressor) -> Result<Option<Packed>, Error> {
         let count = self.known.len() as u32;
         if count == 0 {
             return Ok(None);
         }
-        Ok(Some(Packed {
-            keys: self.keys.finish(compressor)?,
-            sets: self.sets,
-            count,
-        }))
+        Ok(Some(Packed { keys: self.keys.finish(compressor)?, sets: self.sets, count }))
     }
 }
 
 /// The type of a name's prefix and the rest of the name.
 fn split(name: &[u8]) -> Option<(u16, &[u8])> {
-    (0..)
-        .zip(XATTR_PREFIXES)
-        .find_map(|(kind, prefix)| Some((kind, name.strip_prefix(prefix)?)))
+    (0..).zip(XATTR_PREFIXES).find_map(|(kind, prefix)| Some((kind, name.strip_prefix(prefix)?)))
 }
 
 fn check(name: &[u8], rest: &[u8], value: &[u8], spot: &Spot<'_>) -> Result<(), Error> {
     let shown = || String::from_utf8_lossy(&name[..name.len().min(XATTR_NAME_MAX)]).into_owned();
     if rest.is_empty() || name.len() > XATTR_NAME_MAX || name.contains(&0) {
-        return Err(Error::XattrName {
-            path: spot.path(),
-            name: shown(),
-            len: name.len(),
-        });
+        return Err(Error::XattrName { path: spot.path(), name: shown(), len: name.len() });
     }
     if value.len() > XATTR_VALUE_MAX {
-        return Err(Error::XattrValue {
-            path: spot.path(),
-            name: shown(),
-            len: value.len(),
-        });
+        return Err(Error::XattrValue { path: spot.path(), name: shown(), len: value.len() });
     }
     Ok(())
 }
@@ -220,18 +184,10 @@ mod tests {
 
     /// Adds sets one after another: the last one's number, or the error; and the warning.
     fn add(sets: &[&[(Vec<u8>, Vec<u8>)]]) -> (String, String) {
-        let Outcome::Done { tree, .. } = Merge::new(Limits::default(), Visibility::default())
-            .finish(0)
-            .unwrap()
-        else {
+        let Outcome::Done { tree, .. } = Merge::new(Limits::default(), Visibility::default()).finish(0).unwrap() else {
             panic!("an empty tree needs one pass")
         };
-        let spot = Spot {
-            tree: &tree,
-            order: &Order::of(&tree),
-            directory: tree.root(),
-            name: b"f",
-        };
+        let spot = Spot { tree: &tree, order: &Order::of(&tree), directory: tree.root(), name: b"f" };
         let mut compressor = MetadataCompressor::new(Codec::Gzip { level: 1 }).unwrap();
         let mut xattrs = Xattrs::default();
         let mut last = String::new();
@@ -256,15 +212,9 @@ mod tests {
             (&[&a, &b, &a], "0"),
             (&[&[xattr("security.x", 65_536)]], "0"),
             (&[&[xattr("system.posix_acl_access", 4)]], "none"),
-            (
-                &[&[xattr("user.", 1)]],
-                "/f: extended attribute \"user.\" has a name of 5 bytes",
-            ),
+            (&[&[xattr("user.", 1)]], "/f: extended attribute \"user.\" has a name of 5 bytes"),
             (&[&[xattr(&long, 1)]], "/f: extended attribute \"user.nn"),
-            (
-                &[&[xattr("user.v", 65_537)]],
-                "/f: extended attribute \"user.v\" has 65537 bytes",
-            ),
+            (&[&[xattr("user.v", 65_537)]], "/f: extended attribute \"user.v\" has 65537 bytes"),
         ] {
             let (found, _) = add(sets);
             assert!(found.starts_with(expect), "{sets:?}: {found}");
@@ -273,17 +223,11 @@ mod tests {
 
     #[test]
     fn one_warning_for_all_that_is_dropped() {
-        let dropped = [
-            xattr("system.x", 1),
-            xattr("com.apple", 1),
-            xattr("user.kept", 1),
-            xattr("system.y", 1),
-        ];
+        let dropped = [xattr("system.x", 1), xattr("com.apple", 1), xattr("user.kept", 1), xattr("system.y", 1)];
         let (number, warning) = add(&[&dropped]);
         assert_eq!(number, "0");
         assert!(
-            warning.starts_with("3 extended attributes")
-                && warning.ends_with("(namespaces: com., system.)"),
+            warning.starts_with("3 extended attributes") && warning.ends_with("(namespaces: com., system.)"),
             "{warning}"
         );
     }

@@ -113,17 +113,8 @@ fn the_base_is_good() {
 
 #[test]
 fn names() {
-    for (name, to) in [
-        ("parent", &b".."[..]),
-        ("slash", b"/Q"),
-        ("slash behind", b"Q/"),
-        ("nul", b"Q\0"),
-    ] {
-        check(
-            name,
-            |image| image.rename("QQ", to),
-            "which is empty, `.`, `..` or has a slash",
-        );
+    for (name, to) in [("parent", &b".."[..]), ("slash", b"/Q"), ("slash behind", b"Q/"), ("nul", b"Q\0")] {
+        check(name, |image| image.rename("QQ", to), "which is empty, `.`, `..` or has a slash");
     }
     let dot = |image: &mut Attack| {
         // A name of one byte: the rest of the listing shifts, which is found later.
@@ -143,11 +134,7 @@ fn names() {
 fn names_that_occur_twice() {
     let exists = "File exists";
     check("file", |image| image.rename("RR", b"QQ"), exists);
-    check(
-        "file behind a symlink",
-        |image| image.rename("TT", b"SS"),
-        exists,
-    );
+    check("file behind a symlink", |image| image.rename("TT", b"SS"), exists);
     check("symlink", |image| image.rename("SS", b"RR"), exists);
 }
 
@@ -168,11 +155,7 @@ fn directories_within_themselves() {
 #[test]
 fn inodes() {
     let kind = |image: &mut Attack| image.point("QQ", image.target("SS"));
-    check(
-        "type",
-        kind,
-        "/QQ: the entry \"QQ\" is listed with type 2, its inode has type 3",
-    );
+    check("type", kind, "/QQ: the entry \"QQ\" is listed with type 2, its inode has type 3");
     let unknown = |image: &mut Attack| image.put(image.inode("QQ"), &[15]);
     check("unknown", unknown, "/QQ: the inode at");
     let owner = |image: &mut Attack| image.put(image.inode("QQ") + 4, &[200]);
@@ -196,11 +179,7 @@ fn contents() {
     let fragment = |image: &mut Attack| image.put(image.inode("QQ") + 20, &[77, 0, 0, 0]);
     check("fragment", fragment, "/QQ: fragment 77 does not exist");
     let offset = |image: &mut Attack| image.put(image.inode("QQ") + 24, &[0xff, 0xff, 1]);
-    check(
-        "offset",
-        offset,
-        "/QQ: the tail of a file lies in bytes 131071 to 131077",
-    );
+    check("offset", offset, "/QQ: the tail of a file lies in bytes 131071 to 131077");
     let size = |image: &mut Attack| image.put(image.inode("QQ") + 28, &[0, 0, 1]);
     check("size", size, "/QQ: the tail of a file");
     let huge = |image: &mut Attack| image.put(image.inode("QQ") + 28, &[0xff; 4]);
@@ -236,30 +215,11 @@ fn superblocks() {
 fn limits() {
     let base = Limits::default();
     for (name, limits, expected) in [
-        (
-            "depth",
-            Limits { depth: 3, ..base },
-            "/one/two/three: directories are nested more than 3 deep",
-        ),
-        (
-            "entries",
-            Limits { entries: 4, ..base },
-            "more than 4 directory entries",
-        ),
-        (
-            "links",
-            Limits { links: 0, ..base },
-            "more than 0 files with further names",
-        ),
+        ("depth", Limits { depth: 3, ..base }, "/one/two/three: directories are nested more than 3 deep"),
+        ("entries", Limits { entries: 4, ..base }, "more than 4 directory entries"),
+        ("links", Limits { links: 0, ..base }, "more than 0 files with further names"),
         ("blocks", Limits { blocks: 1, ..base }, "more than 1 blocks"),
-        (
-            "attributes",
-            Limits {
-                xattr_bytes: 100,
-                ..base
-            },
-            "more than 100 bytes of extended attributes",
-        ),
+        ("attributes", Limits { xattr_bytes: 100, ..base }, "more than 100 bytes of extended attributes"),
     ] {
         check_limited(name, limits, |_| {}, expected);
     }
@@ -273,18 +233,10 @@ fn bombs() {
     fs::write(tree.join("bomb"), vec![1; 100 << 20]).unwrap();
     let image = sample.dir.path().join("bomb.sqfs");
     mksquashfs(&tree, &image, &["-comp", "zstd", "-b", "1M"]);
-    let limits = Limits {
-        bytes: 0,
-        ..Limits::default()
-    };
+    let limits = Limits { bytes: 0, ..Limits::default() };
     let into = sample.dir.path().join("into");
     fs::create_dir(&into).unwrap();
     let error = unpack(&open_limited(&image, limits).unwrap(), &into).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("/bomb: the files of the image have more than"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("/bomb: the files of the image have more than"), "{error}");
     unpack(&open(&image).unwrap(), Path::new("/nonexistent/directory")).unwrap_err();
 }

@@ -21,33 +21,15 @@ fn trees_come_back() {
         &["-comp", "zstd", "-no-fragments"],
         &["-comp", "gzip", "-always-use-fragments"],
         &["-comp", "zstd", "-noI", "-noD", "-noF", "-noX"],
-        &[
-            "-comp",
-            "gzip",
-            "-no-duplicates",
-            "-no-exports",
-            "-no-sparse",
-            "-nopad",
-        ],
-        &[
-            "-comp",
-            "zstd",
-            "-no-exports",
-            "-b",
-            "64K",
-            "-sort",
-            "/dev/null",
-        ],
+        &["-comp", "gzip", "-no-duplicates", "-no-exports", "-no-sparse", "-nopad"],
+        &["-comp", "zstd", "-no-exports", "-b", "64K", "-sort", "/dev/null"],
     ] {
         println!("{arguments:?}");
         let reader = open(&sample.image(arguments)).unwrap();
         assert_same(&in_image(&reader).unwrap(), &expected);
         let (tree, warnings) = unpacked(&reader);
         assert_same(&tree, &expected);
-        assert_eq!(
-            warnings,
-            ["1 extended attributes of the namespaces security and trusted were left out"]
-        );
+        assert_eq!(warnings, ["1 extended attributes of the namespaces security and trusted were left out"]);
     }
 }
 
@@ -56,11 +38,8 @@ fn unsquashfs_agrees() {
     let sample = everything();
     let image = sample.image(&["-comp", "zstd"]);
     let theirs = sample.dir.path().join("theirs");
-    let output = Command::new("unsquashfs")
-        .args(["-quiet", "-no-progress", "-dest"])
-        .args([&theirs, &image])
-        .output()
-        .unwrap();
+    let output =
+        Command::new("unsquashfs").args(["-quiet", "-no-progress", "-dest"]).args([&theirs, &image]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_same(&unpacked(&open(&image).unwrap()).0, &on_disk(&theirs));
 }
@@ -96,18 +75,12 @@ fn holes_stay_holes() {
     let into = tempfile::tempdir().unwrap();
     let reader = open(&sample.image(&["-comp", "zstd"])).unwrap();
     siforge_squashfs::read::unpack(&reader, into.path()).unwrap();
-    for (name, size, most) in [
-        ("holes", 30 << 20, 1 << 20),
-        ("one/two/three/sparse", 150_000, 140_000),
-        ("zeros", 400_000, 140_000),
-    ] {
+    for (name, size, most) in
+        [("holes", 30 << 20, 1 << 20), ("one/two/three/sparse", 150_000, 140_000), ("zeros", 400_000, 140_000)]
+    {
         let meta = fs::metadata(into.path().join(name)).unwrap();
         assert_eq!(meta.len(), size, "{name}");
-        assert!(
-            meta.blocks() * 512 <= most,
-            "{name}: {} blocks",
-            meta.blocks()
-        );
+        assert!(meta.blocks() * 512 <= most, "{name}: {} blocks", meta.blocks());
     }
 }
 
@@ -135,10 +108,7 @@ fn parts_of_files_are_read() {
             let end = offset.saturating_add(length).min(whole.len());
             let mut part = vec![7; length];
             let read = reader.read_at(&inode, offset as u64, &mut part).unwrap();
-            assert!(
-                part[..read] == whole[start..end],
-                "{name} {offset} {length}"
-            );
+            assert!(part[..read] == whole[start..end], "{name} {offset} {length}");
         }
     }
     assert_eq!(reader.lookup(&root, b"absent").unwrap(), None);
@@ -147,11 +117,7 @@ fn parts_of_files_are_read() {
 #[test]
 fn modes_that_shut_the_owner_out_are_opened() {
     let sample = small();
-    let shut = [
-        ("one", 0o000, 0o700),
-        ("marked", 0o040, 0o440),
-        ("hard", 0o200, 0o600),
-    ];
+    let shut = [("one", 0o000, 0o700), ("marked", 0o040, 0o440), ("hard", 0o200, 0o600)];
     for (name, mode, _) in shut {
         let path = sample.tree().join(name);
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -160,10 +126,7 @@ fn modes_that_shut_the_owner_out_are_opened() {
     for (name, _, mode) in shut {
         assert_eq!(at(&mut tree, name).mode, mode, "{name}");
     }
-    assert_eq!(
-        warnings[1],
-        "3 files and directories got permissions for their owner, whom their modes shut out"
-    );
+    assert_eq!(warnings[1], "3 files and directories got permissions for their owner, whom their modes shut out");
 }
 
 #[test]
@@ -189,10 +152,7 @@ fn images_lie_anywhere_in_a_file() {
     assert_same(&in_image(&reader).unwrap(), &on_disk(&sample.tree()));
     assert!(matches!(open(12_345, 1000), Err(Error::CutOff { .. })));
     assert!(matches!(open(12_345, 10), Err(Error::CutOff { .. })));
-    assert!(matches!(
-        open(0, 100_000),
-        Err(Error::Magic { found: 0x0707_0707 })
-    ));
+    assert!(matches!(open(0, 100_000), Err(Error::Magic { found: 0x0707_0707 })));
     assert!(matches!(open(u64::MAX, 1), Err(Error::Place { .. })));
     assert!(matches!(open(1 << 40, 1000), Err(Error::Read { .. })));
 }

@@ -32,14 +32,11 @@ fn broken(image: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
     let places = structures(image).into_iter().flatten();
     let flips = places.clone().flat_map(move |at| {
         let old = image[at];
-        [old ^ 1, old ^ 0x80, 0, 0xff, old.wrapping_add(1)]
-            .into_iter()
-            .filter(move |new| *new != old)
-            .map(move |new| {
-                let mut image = image.to_vec();
-                image[at] = new;
-                (format!("byte {at} = {new:#x}"), image)
-            })
+        [old ^ 1, old ^ 0x80, 0, 0xff, old.wrapping_add(1)].into_iter().filter(move |new| *new != old).map(move |new| {
+            let mut image = image.to_vec();
+            image[at] = new;
+            (format!("byte {at} = {new:#x}"), image)
+        })
     });
     let cuts = places.map(|at| (format!("cut at {at}"), image[..at].to_vec()));
     // The superblock claims that all is there.
@@ -97,10 +94,7 @@ fn check(arguments: &[&str]) {
         }
     }
     let (errors, all) = cases.join().unwrap_or_else(|_| panic!("{last} panics"));
-    println!(
-        "{arguments:?}: {errors} errors in {all} cases, peak {} KiB",
-        peak()
-    );
+    println!("{arguments:?}: {errors} errors in {all} cases, peak {} KiB", peak());
     // Else the cases do not reach what they should break.
     assert!(errors > all / 4 && errors < all, "{errors} of {all}");
     assert!(peak() < MEMORY_KIB, "{} KiB", peak());

@@ -15,9 +15,7 @@ fn convert(tar: &Path, image: &Path, options: &Options) {
     loop {
         let mut writer = Writer::new(File::create(image).unwrap(), 0, options.clone()).unwrap();
         let mut merge = Merge::new(Limits::default(), known);
-        merge
-            .apply_tar(&mut File::open(tar).unwrap(), &mut writer)
-            .unwrap();
+        merge.apply_tar(&mut File::open(tar).unwrap(), &mut writer).unwrap();
         match merge.finish(0).unwrap() {
             Outcome::Done { tree, .. } => {
                 writer.finish(&tree).unwrap();
@@ -36,13 +34,7 @@ fn our_images_come_back() {
     expected.remove(Path::new("socket"));
     let tar = sample.dir.path().join("layer.tar");
     let output = Command::new("tar")
-        .args([
-            "--create",
-            "--format=pax",
-            "--numeric-owner",
-            "--xattrs",
-            "--xattrs-include=*",
-        ])
+        .args(["--create", "--format=pax", "--numeric-owner", "--xattrs", "--xattrs-include=*"])
         .arg("--file")
         .arg(&tar)
         .arg("--directory")
@@ -57,12 +49,7 @@ fn our_images_come_back() {
         (Codec::Zstd { level: 1 }, 1 << 20),
     ] {
         println!("{codec:?} {block_size}");
-        let options = Options {
-            codec,
-            block_size,
-            threads: 2,
-            ..Options::default()
-        };
+        let options = Options { codec, block_size, threads: 2, ..Options::default() };
         convert(&tar, &image, &options);
         let reader = open(&image).unwrap();
         assert_same(&in_image(&reader).unwrap(), &expected);

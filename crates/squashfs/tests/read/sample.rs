@@ -23,9 +23,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 fn text(seed: u64, length: usize) -> Vec<u8> {
     let words = noise(seed, length / 4 + 1);
-    let text = words
-        .iter()
-        .flat_map(|word| format!("{:03} ", word % 97).into_bytes());
+    let text = words.iter().flat_map(|word| format!("{:03} ", word % 97).into_bytes());
     text.take(length).collect()
 }
 
@@ -104,8 +102,7 @@ pub(crate) fn small() -> Sample {
 }
 
 /// Device nodes without the right to make any: mksquashfs adds them to the image.
-pub(crate) const DEVICES: [&str; 4] =
-    ["-p", "null c 666 0 0 1 3", "-p", "disk b 600 0 0 259 70000"];
+pub(crate) const DEVICES: [&str; 4] = ["-p", "null c 666 0 0 1 3", "-p", "disk b 600 0 0 259 70000"];
 
 /// All that matters to an unpacker, in sizes that cross the borders of blocks and tables.
 pub(crate) fn everything() -> Sample {
@@ -136,12 +133,7 @@ pub(crate) fn everything() -> Sample {
     holes.write_all_at(b"start", 0).unwrap();
     holes.write_all_at(&text(6, 300_000), 5 << 20).unwrap();
     holes.set_len(30 << 20).unwrap();
-    for (name, mode) in [
-        ("text", 0o4755),
-        ("noise", 0o2711),
-        ("block", 0o444),
-        ("empty", 0o1777),
-    ] {
+    for (name, mode) in [("text", 0o4755), ("noise", 0o2711), ("block", 0o444), ("empty", 0o1777)] {
         set_mode(&tree.join(name), mode);
     }
     set_mtime(&tree.join("text"), 1_234_567_890);

@@ -58,17 +58,9 @@ pub(crate) fn assert_same(found: &Tree, expected: &Tree) {
             continue;
         }
         let brief = |seen: Option<&Seen>| {
-            seen.map(|seen| Seen {
-                contents: seen.contents[..seen.contents.len().min(60)].to_vec(),
-                ..seen.clone()
-            })
+            seen.map(|seen| Seen { contents: seen.contents[..seen.contents.len().min(60)].to_vec(), ..seen.clone() })
         };
-        panic!(
-            "{}:\nfound    {:?}\nexpected {:?}",
-            path.display(),
-            brief(found),
-            brief(expected)
-        );
+        panic!("{}:\nfound    {:?}\nexpected {:?}", path.display(), brief(found), brief(expected));
     }
 }
 
@@ -103,10 +95,7 @@ pub(crate) fn on_disk(root: &Path) -> Tree {
             xattrs: xattrs(&full),
             linked: None,
         };
-        first
-            .entry(meta.ino())
-            .or_insert_with(Vec::new)
-            .push(path.clone());
+        first.entry(meta.ino()).or_insert_with(Vec::new).push(path.clone());
         tree.insert(path, seen);
     }
     for mut names in first.into_values() {
@@ -125,9 +114,7 @@ fn name_first(tree: &mut Tree, names: &[PathBuf]) {
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 65_536];
     let length = rustix::fs::llistxattr(path, &mut names).unwrap();
-    let user = names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| name.starts_with(b"user."));
+    let user = names[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user."));
     user.map(|name| {
         let mut value = vec![0; 65_536];
         let length = rustix::fs::lgetxattr(path, name, &mut value).unwrap();
@@ -153,10 +140,7 @@ pub(crate) fn in_image(reader: &Reader) -> Result<Tree, Error> {
                 pending.push((path.join(OsStr::from_bytes(&entry.name)), inode));
             }
         } else {
-            first
-                .entry(inode.reference.0)
-                .or_default()
-                .push(path.clone());
+            first.entry(inode.reference.0).or_default().push(path.clone());
         }
         tree.insert(path, see(reader, &inode)?);
     }
@@ -205,10 +189,7 @@ fn see(reader: &Reader, inode: &Inode) -> Result<Seen, Error> {
         mode: inode.mode.into(),
         mtime: inode.mtime.into(),
         contents: contents.0,
-        xattrs: user
-            .filter(|xattr| xattr.name.starts_with(b"user."))
-            .map(|xattr| (xattr.name, xattr.value))
-            .collect(),
+        xattrs: user.filter(|xattr| xattr.name.starts_with(b"user.")).map(|xattr| (xattr.name, xattr.value)).collect(),
         linked: None,
     })
 }

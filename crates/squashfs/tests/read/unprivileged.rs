@@ -37,12 +37,7 @@ fn an_ordinary_user_gets_the_tree_without_privileges() {
     let program = dir.join("unsquash");
     fs::copy(example(), &program).expect("the example unsquash, built by cargo test");
 
-    let output = Command::new(&program)
-        .args([&image, &home.join("out")])
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
+    let output = Command::new(&program).args([&image, &home.join("out")]).uid(NOBODY).gid(NOBODY).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let warnings = String::from_utf8(output.stdout).unwrap();
     assert_eq!(warnings.lines().count(), 3, "{warnings}");
@@ -51,12 +46,6 @@ fn an_ordinary_user_gets_the_tree_without_privileges() {
     assert_same(&found, &expected);
     assert_eq!(fs::metadata(home.join("out/text")).unwrap().uid(), NOBODY);
 
-    let removed = Command::new("rm")
-        .args(["-r", "out"])
-        .current_dir(&home)
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
+    let removed = Command::new("rm").args(["-r", "out"]).current_dir(&home).uid(NOBODY).gid(NOBODY).output().unwrap();
     assert!(removed.status.success(), "{removed:?}");
 }

@@ -14,13 +14,7 @@ pub(crate) const ZSTD: Codec = Codec::Zstd { level: 3 };
 pub(crate) const GZIP: Codec = Codec::Gzip { level: 6 };
 
 pub(crate) fn options(codec: Codec, block_kib: u32, threads: usize) -> Options {
-    Options {
-        codec,
-        block_size: block_kib << 10,
-        threads,
-        mtime: 1_600_000_000,
-        ..Options::default()
-    }
+    Options { codec, block_size: block_kib << 10, threads, mtime: 1_600_000_000, ..Options::default() }
 }
 
 pub(crate) struct Image {
@@ -31,11 +25,7 @@ pub(crate) struct Image {
 }
 
 /// Merges layers, topmost first, into an image that begins at `offset` of its file.
-pub(crate) fn try_build(
-    layers: &[Vec<Entry>],
-    options: &Options,
-    offset: u64,
-) -> Result<Image, Error> {
+pub(crate) fn try_build(layers: &[Vec<Entry>], options: &Options, offset: u64) -> Result<Image, Error> {
     let tars: Vec<_> = layers.iter().map(|layer| layer::tar(layer)).collect();
     build_tars(&tars, options, offset)
 }
@@ -45,34 +35,19 @@ fn build_tars(layers: &[Vec<u8>], options: &Options, offset: u64) -> Result<Imag
     let path = directory.path().join("image");
     let mut known = Visibility::default();
     loop {
-        let file = File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
         let mut writer = Writer::new(file, offset, options.clone())?;
         match merge(layers, known, &mut writer)? {
             Ok(tree) => {
                 let finished = writer.finish(&tree)?;
-                return Ok(Image {
-                    directory,
-                    path,
-                    offset,
-                    finished,
-                });
+                return Ok(Image { directory, path, offset, finished });
             }
             Err(map) => known = map,
         }
     }
 }
 
-fn merge(
-    layers: &[Vec<u8>],
-    known: Visibility,
-    writer: &mut Writer,
-) -> Result<Result<Tree, Visibility>, Error> {
+fn merge(layers: &[Vec<u8>], known: Visibility, writer: &mut Writer) -> Result<Result<Tree, Visibility>, Error> {
     let mut merge = Merge::new(Limits::default(), known);
     for layer in layers {
         match merge.apply_tar(&mut &layer[..], writer) {
@@ -98,11 +73,7 @@ pub(crate) fn build_tar(layer: &[u8], options: &Options) -> Image {
 impl Image {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let file = std::fs::read(&self.path).unwrap();
-        assert_eq!(
-            file.len() as u64,
-            self.offset + self.finished.bytes,
-            "the file ends with the image"
-        );
+        assert_eq!(file.len() as u64, self.offset + self.finished.bytes, "the file ends with the image");
         file[self.offset as usize..].to_vec()
     }
 
@@ -110,10 +81,7 @@ impl Image {
         let at = self.directory.path().join("mount");
         std::fs::create_dir(&at).unwrap();
         let options = format!("loop,ro,offset={}", self.offset);
-        run(Command::new("mount")
-            .args(["-t", "squashfs", "-o", &options])
-            .arg(&self.path)
-            .arg(&at));
+        run(Command::new("mount").args(["-t", "squashfs", "-o", &options]).arg(&self.path).arg(&at));
         Mount(at)
     }
 
@@ -121,10 +89,7 @@ impl Image {
     pub(crate) fn extract(&self) -> PathBuf {
         let into = self.directory.path().join("extracted");
         let offset = self.offset.to_string();
-        run(Command::new("unsquashfs")
-            .args(["-no-progress", "-offset", &offset, "-d"])
-            .arg(&into)
-            .arg(&self.path));
+        run(Command::new("unsquashfs").args(["-no-progress", "-offset", &offset, "-d"]).arg(&into).arg(&self.path));
         into
     }
 }
@@ -146,10 +111,6 @@ impl Drop for Mount {
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}: {said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
     said
 }

@@ -29,15 +29,7 @@ pub(crate) fn entry(path: impl AsRef<[u8]>, kind: Kind) -> Entry {
         Kind::Symlink(_) => 0o777,
         _ => 0o644,
     };
-    Entry {
-        path: path.as_ref().to_vec(),
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime: 1_600_000_000,
-        xattrs: Vec::new(),
-        kind,
-    }
+    Entry { path: path.as_ref().to_vec(), mode, uid: 0, gid: 0, mtime: 1_600_000_000, xattrs: Vec::new(), kind }
 }
 
 pub(crate) fn directory(path: impl AsRef<[u8]>) -> Entry {
@@ -142,10 +134,7 @@ impl Header {
     /// An octal number in `width` bytes, else a PAX record.
     fn number(&mut self, pax: &mut Vec<u8>, at: usize, width: usize, key: &str, value: i64) {
         let digits = width - 1;
-        match u64::try_from(value)
-            .ok()
-            .filter(|value| value >> (3 * digits) == 0)
-        {
+        match u64::try_from(value).ok().filter(|value| value >> (3 * digits) == 0) {
             Some(value) => self.put(at, format!("{value:0digits$o}\0").as_bytes()),
             None => record(pax, key, value.to_string().as_bytes()),
         }

@@ -17,26 +17,14 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// Bytes that compress about as program text does.
 pub(crate) fn text(seed: u64, length: usize) -> Vec<u8> {
     let words = noise(seed, length / 4 + 1);
-    let text = words
-        .iter()
-        .flat_map(|word| format!("{:03} ", word % 97).into_bytes());
+    let text = words.iter().flat_map(|word| format!("{:03} ", word % 97).into_bytes());
     text.take(length).collect()
 }
 
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 pub(crate) fn everything() -> Vec<Entry> {
-    [
-        directories(),
-        contents(),
-        attributes(),
-        links(),
-        devices(),
-        names(),
-        deep(),
-        many(),
-    ]
-    .concat()
+    [directories(), contents(), attributes(), links(), devices(), names(), deep(), many()].concat()
 }
 
 fn directories() -> Vec<Entry> {
@@ -44,9 +32,7 @@ fn directories() -> Vec<Entry> {
         directory("./").mode(0o711).mtime(1_234_567_890),
         directory("empty"),
         directory("sticky").mode(0o1777).owned(1, 2),
-        directory("marked")
-            .xattr("user.on", "a directory")
-            .xattr("trusted.too", ""),
+        directory("marked").xattr("user.on", "a directory").xattr("trusted.too", ""),
     ]
 }
 
@@ -58,9 +44,7 @@ fn contents() -> Vec<Entry> {
         file("files/empty", ""),
         file("files/one", "1"),
         file("files/same-as-one", "1"),
-        file("files/suid", "#!")
-            .mode(0o4755)
-            .owned(0, 4_000_000_000),
+        file("files/suid", "#!").mode(0o4755).owned(0, 4_000_000_000),
         file("files/block-64k", text(1, 64 << 10)),
         file("files/block-64k-1", text(1, (64 << 10) - 1)),
         file("files/block-64k+1", text(1, (64 << 10) + 1)),
@@ -81,20 +65,10 @@ fn attributes() -> Vec<Entry> {
         file("files/old", "old").mtime(0),
         file("files/late", "late").mtime(4_294_967_295),
         file("files/capable", "cap").xattr("security.capability", CAPABILITY),
-        file("files/user", "u")
-            .xattr("user.a", "1")
-            .xattr("user.b", "")
-            .xattr("trusted.c", [0, 255]),
-        file("files/user-again", "u2")
-            .xattr("user.a", "1")
-            .xattr("user.b", "")
-            .xattr("trusted.c", [0, 255]),
-        file("files/long-value", "v")
-            .xattr("user.long", noise(7, 900))
-            .xattr("user.next", "x"),
-        file("files/long-value-again", "w")
-            .xattr("user.long", noise(7, 900))
-            .xattr("user.other", "y"),
+        file("files/user", "u").xattr("user.a", "1").xattr("user.b", "").xattr("trusted.c", [0, 255]),
+        file("files/user-again", "u2").xattr("user.a", "1").xattr("user.b", "").xattr("trusted.c", [0, 255]),
+        file("files/long-value", "v").xattr("user.long", noise(7, 900)).xattr("user.next", "x"),
+        file("files/long-value-again", "w").xattr("user.long", noise(7, 900)).xattr("user.other", "y"),
     ]
 }
 
@@ -152,11 +126,6 @@ fn deep() -> Vec<Entry> {
 /// More entries than one directory header counts (256).
 fn many() -> Vec<Entry> {
     (0..300u32)
-        .map(|number| {
-            file(
-                format!("files/many-{number:04}"),
-                text(u64::from(number), number as usize * 37),
-            )
-        })
+        .map(|number| file(format!("files/many-{number:04}"), text(u64::from(number), number as usize * 37)))
         .collect()
 }

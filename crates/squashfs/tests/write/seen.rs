@@ -38,19 +38,11 @@ fn check(root: &Path, entries: &[Entry], by: By) {
             continue;
         }
         assert_eq!(stat.mode() & 0o7777, entry.mode, "{what}: mode");
-        assert_eq!(
-            (stat.uid(), stat.gid()),
-            (entry.uid, entry.gid),
-            "{what}: owner"
-        );
+        assert_eq!((stat.uid(), stat.gid()), (entry.uid, entry.gid), "{what}: owner");
         assert_eq!(stat.mtime(), entry.mtime, "{what}: mtime");
         check_kind(&path, &stat, entry, by, &what);
         if !matches!(entry.kind, Kind::Directory) {
-            assert_eq!(
-                stat.nlink(),
-                groups[&entry.path[..]].len() as u64,
-                "{what}: links"
-            );
+            assert_eq!(stat.nlink(), groups[&entry.path[..]].len() as u64, "{what}: links");
         }
         let mut xattrs: Vec<(String, Vec<u8>)> = xattrs(&path);
         xattrs.sort();
@@ -65,51 +57,25 @@ fn check(root: &Path, entries: &[Entry], by: By) {
 fn check_kind(path: &Path, stat: &Metadata, entry: &Entry, by: By, what: &str) {
     let kind = stat.file_type();
     let device = |major: u32, minor: u32| {
-        assert_eq!(
-            stat.rdev(),
-            rustix::fs::makedev(major, minor),
-            "{what}: device"
-        );
+        assert_eq!(stat.rdev(), rustix::fs::makedev(major, minor), "{what}: device");
     };
     match &entry.kind {
         Kind::Directory => {
             assert!(kind.is_dir(), "{what}");
-            let names = fs::read_dir(path)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_type().unwrap());
+            let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_type().unwrap());
             let below = names.filter(|kind| kind.is_dir()).count() as u64;
-            assert!(
-                by == By::Unsquashfs || stat.nlink() == below + 2,
-                "{what}: links of a directory"
-            );
+            assert!(by == By::Unsquashfs || stat.nlink() == below + 2, "{what}: links of a directory");
         }
         Kind::File(data) => {
             assert!(kind.is_file(), "{what}");
             let found = fs::read(path).unwrap();
-            assert!(
-                found == *data,
-                "{what}: contents ({} and {} bytes)",
-                found.len(),
-                data.len()
-            );
+            assert!(found == *data, "{what}: contents ({} and {} bytes)", found.len(), data.len());
             // The kernel counts the attributes as well.
-            let attributes: usize = entry
-                .xattrs
-                .iter()
-                .map(|(name, value)| name.len() + 1 + value.len())
-                .sum();
+            let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + 1 + value.len()).sum();
             let most = (data.len().div_ceil(512) + attributes.div_ceil(512)) as u64;
-            assert!(
-                by == By::Unsquashfs || stat.blocks() <= most,
-                "{what}: {} blocks",
-                stat.blocks()
-            );
+            assert!(by == By::Unsquashfs || stat.blocks() <= most, "{what}: {} blocks", stat.blocks());
         }
-        Kind::Symlink(target) => assert_eq!(
-            fs::read_link(path).unwrap().as_os_str(),
-            OsStr::new(target),
-            "{what}"
-        ),
+        Kind::Symlink(target) => assert_eq!(fs::read_link(path).unwrap().as_os_str(), OsStr::new(target), "{what}"),
         Kind::Char(major, minor) => {
             assert!(kind.is_char_device(), "{what}");
             device(*major, *minor);
@@ -126,9 +92,7 @@ fn check_kind(path: &Path, stat: &Metadata, entry: &Entry, by: By, what: &str) {
 fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![0; 65_536];
     let length = rustix::fs::llistxattr(path, &mut names).unwrap();
-    let names = names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty());
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let value = |name: &[u8]| {
         let name = String::from_utf8(name.to_vec()).unwrap();
         let mut value = vec![0; 65_536];
@@ -150,20 +114,11 @@ fn count(directory: &Path) -> usize {
 
 #[test]
 fn everything_is_there() {
-    for (codec, block_kib, offset) in [
-        (ZSTD, 64, 0),
-        (ZSTD, 256, 12_288),
-        (GZIP, 128, 4096),
-        (GZIP, 1024, 0),
-        (ZSTD, 1024, 0),
-    ] {
+    for (codec, block_kib, offset) in
+        [(ZSTD, 64, 0), (ZSTD, 256, 12_288), (GZIP, 128, 4096), (GZIP, 1024, 0), (ZSTD, 1024, 0)]
+    {
         let entries = everything();
-        let image = try_build(
-            std::slice::from_ref(&entries),
-            &options(codec, block_kib, 2),
-            offset,
-        )
-        .unwrap();
+        let image = try_build(std::slice::from_ref(&entries), &options(codec, block_kib, 2), offset).unwrap();
         assert_eq!(image.finished.warnings, Vec::<String>::new());
         check(image.mount().path(), &entries, By::Kernel);
         check(&image.extract(), &entries, By::Unsquashfs);
@@ -183,11 +138,7 @@ fn holes_take_no_blocks() {
     );
     let mount = image.mount();
     for (name, blocks) in [("half", 2048), ("full", 2048), ("hole", 1)] {
-        assert_eq!(
-            fs::metadata(mount.path().join(name)).unwrap().blocks(),
-            blocks,
-            "{name}"
-        );
+        assert_eq!(fs::metadata(mount.path().join(name)).unwrap().blocks(), blocks, "{name}");
     }
 }
 
@@ -195,47 +146,26 @@ fn holes_take_no_blocks() {
 #[test]
 fn a_directory_of_100_000_names() {
     let mut entries = vec![directory("./"), directory("large"), directory("last")];
-    entries.extend(
-        (0..100_000)
-            .map(|number| file(format!("large/name-of-a-file-{number}"), number.to_string())),
-    );
+    entries.extend((0..100_000).map(|number| file(format!("large/name-of-a-file-{number}"), number.to_string())));
     // A hard link to each end: inodes far from their listing's others.
-    entries.push(entry(
-        "last/first",
-        Kind::Hard("large/name-of-a-file-0".into()),
-    ));
-    entries.push(entry(
-        "last/second",
-        Kind::Hard("large/name-of-a-file-99999".into()),
-    ));
+    entries.push(entry("last/first", Kind::Hard("large/name-of-a-file-0".into())));
+    entries.push(entry("last/second", Kind::Hard("large/name-of-a-file-99999".into())));
     entries.push(file("last/third", "near"));
     let image = build(&[entries], &options(ZSTD, 256, 2));
     let mount = image.mount();
     let large = mount.path().join("large");
-    let names: Vec<_> = fs::read_dir(&large)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let names: Vec<_> = fs::read_dir(&large).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 100_000);
     assert!(names.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
     for number in (0..100_000).step_by(97).chain([99_999]) {
         let path = large.join(format!("name-of-a-file-{number}"));
         assert_eq!(fs::read_to_string(path).unwrap(), number.to_string());
     }
-    for name in [
-        "a",
-        "name-of-a-file-",
-        "name-of-a-file-100000",
-        "name-of-a-file-5x",
-        "z",
-    ] {
+    for name in ["a", "name-of-a-file-", "name-of-a-file-100000", "name-of-a-file-5x", "z"] {
         assert!(!large.join(name).exists(), "{name}");
     }
     for (name, contents) in [("first", "0"), ("second", "99999"), ("third", "near")] {
-        assert_eq!(
-            fs::read_to_string(mount.path().join("last").join(name)).unwrap(),
-            contents
-        );
+        assert_eq!(fs::read_to_string(mount.path().join("last").join(name)).unwrap(), contents);
     }
 }
 
@@ -249,12 +179,7 @@ fn a_file_beyond_4_gib() {
     source.write_all_at(&tail, size - 1000).unwrap();
     // GNU tar writes the holes as holes; the merge expands them.
     let tar = directory.path().join("tar");
-    run(Command::new("tar")
-        .args(["--format=pax", "-S", "-C"])
-        .arg(directory.path())
-        .arg("-cf")
-        .arg(&tar)
-        .arg("large"));
+    run(Command::new("tar").args(["--format=pax", "-S", "-C"]).arg(directory.path()).arg("-cf").arg(&tar).arg("large"));
     let image = build_tar(&fs::read(&tar).unwrap(), &options(ZSTD, 1024, 2));
     let mount = image.mount();
     let large = fs::File::open(mount.path().join("large")).unwrap();
@@ -270,18 +195,11 @@ fn squashfs_tools_read_the_superblock() {
     for (codec, lines) in [
         (ZSTD, &["Compression zstd", "compression-level 3"][..]),
         (GZIP, &["Compression gzip", "compression-level 6"][..]),
-        (
-            siforge_squashfs::Codec::Gzip { level: 12 },
-            &["Compression gzip"][..],
-        ),
+        (siforge_squashfs::Codec::Gzip { level: 12 }, &["Compression gzip"][..]),
     ] {
         let image = build(&[everything()], &options(codec, 128, 1));
         let said = run(Command::new("unsquashfs").arg("-stat").arg(&image.path));
-        let always = [
-            "Block size 131072",
-            "Filesystem is exportable via NFS",
-            "Duplicates are removed",
-        ];
+        let always = ["Block size 131072", "Filesystem is exportable via NFS", "Duplicates are removed"];
         for line in lines.iter().chain(&always) {
             assert!(said.contains(line), "{line} in {said}");
         }

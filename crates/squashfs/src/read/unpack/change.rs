@@ -41,10 +41,7 @@ impl Changes {
     /// The attributes to be set.
     pub(super) fn xattrs(&mut self, xattrs: Vec<Xattr>) -> Vec<Xattr> {
         let all = xattrs.len();
-        let kept: Vec<_> = xattrs
-            .into_iter()
-            .filter(|xattr| xattr.name.starts_with(b"user."))
-            .collect();
+        let kept: Vec<_> = xattrs.into_iter().filter(|xattr| xattr.name.starts_with(b"user.")).collect();
         self.privileged_xattrs += (all - kept.len()) as u64;
         kept
     }
@@ -52,23 +49,10 @@ impl Changes {
     pub(super) fn warnings(&self) -> Vec<String> {
         let lines = [
             (self.devices, "device nodes were left out"),
-            (
-                self.privileged_xattrs,
-                "extended attributes of the namespaces security and trusted were left out",
-            ),
-            (
-                self.refused_xattrs,
-                "extended attributes were left out because the file system does not take them",
-            ),
-            (
-                self.opened,
-                "files and directories got permissions for their owner, whom their modes shut out",
-            ),
+            (self.privileged_xattrs, "extended attributes of the namespaces security and trusted were left out"),
+            (self.refused_xattrs, "extended attributes were left out because the file system does not take them"),
+            (self.opened, "files and directories got permissions for their owner, whom their modes shut out"),
         ];
-        lines
-            .into_iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect()
+        lines.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
     }
 }

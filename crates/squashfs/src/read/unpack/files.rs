@@ -33,9 +33,7 @@ impl Target {
     /// Gives back one handle.
     pub(super) fn release(target: Arc<Self>) -> Result<(), Error> {
         match Arc::into_inner(target) {
-            Some(last) => {
-                seal(&last.file, last.mode, last.mtime).map_err(|error| last.error(error))
-            }
+            Some(last) => seal(&last.file, last.mode, last.mtime).map_err(|error| last.error(error)),
             None => Ok(()),
         }
     }
@@ -47,30 +45,19 @@ impl Target {
 
 /// The final mode and mtime; nothing is written afterwards. (Writing would take the set-uid bit again.)
 pub(super) fn seal(fd: impl AsFd, mode: u32, mtime: u32) -> Result<(), Error> {
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))
-        .map_err(|errno| create("set the mode", errno))?;
-    rustix::fs::futimens(&fd, &timestamps(mtime))
-        .map_err(|errno| create("set the modification time", errno))
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|errno| create("set the mode", errno))?;
+    rustix::fs::futimens(&fd, &timestamps(mtime)).map_err(|errno| create("set the modification time", errno))
 }
 
 pub(super) fn timestamps(mtime: u32) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.into(),
-            tv_nsec: 0,
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.into(), tv_nsec: 0 },
     }
 }
 
 pub(super) fn create(operation: &'static str, error: impl Into<io::Error>) -> Error {
-    Error::Create {
-        operation,
-        source: error.into(),
-    }
+    Error::Create { operation, source: error.into() }
 }
 
 /// Takes jobs until there are no more. After a failure they are only taken, so that the walk does not wait.
@@ -92,14 +79,9 @@ fn write(reader: &Reader, job: Job, buffers: &mut Buffers) -> Result<(), Error> 
     let Job { target, extents } = job;
     for extent in &extents {
         let write = |data: &[u8]| {
-            target
-                .file
-                .write_all_at(data, extent.at)
-                .map_err(|error| create("write the contents", error))
+            target.file.write_all_at(data, extent.at).map_err(|error| create("write the contents", error))
         };
-        reader
-            .extent(extent, buffers, write)
-            .map_err(|error| target.error(error))?;
+        reader.extent(extent, buffers, write).map_err(|error| target.error(error))?;
     }
     Target::release(target)
 }

@@ -84,10 +84,7 @@ struct Failure {
 
 impl Failure {
     fn set(&self, error: Error) {
-        self.first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.any.store(true, Ordering::Relaxed);
     }
 
@@ -96,8 +93,6 @@ impl Failure {
     }
 
     fn into_first(self) -> Option<Error> {
-        self.first
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.first.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

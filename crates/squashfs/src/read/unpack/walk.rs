@@ -69,9 +69,7 @@ impl Budget {
     fn entry(&mut self) -> Result<(), Error> {
         self.entries += 1;
         match self.entries > self.limits.entries {
-            true => Err(Error::TooManyEntries {
-                max: self.limits.entries,
-            }),
+            true => Err(Error::TooManyEntries { max: self.limits.entries }),
             false => Ok(()),
         }
     }
@@ -79,24 +77,16 @@ impl Budget {
     fn block(&mut self) -> Result<(), Error> {
         self.blocks += 1;
         match self.blocks > self.limits.blocks {
-            true => Err(Error::TooManyBlocks {
-                max: self.limits.blocks,
-            }),
+            true => Err(Error::TooManyBlocks { max: self.limits.blocks }),
             false => Ok(()),
         }
     }
 
     fn bytes(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        let max = self
-            .limits
-            .bytes
-            .saturating_add(self.stored.saturating_mul(Limits::RATIO));
+        let max = self.limits.bytes.saturating_add(self.stored.saturating_mul(Limits::RATIO));
         match self.bytes > max {
-            true => Err(Error::TooManyBytes {
-                max,
-                stored: self.stored,
-            }),
+            true => Err(Error::TooManyBytes { max, stored: self.stored }),
             false => Ok(()),
         }
     }
@@ -138,16 +128,11 @@ impl<'r> Walk<'r> {
 
     /// Makes everything beneath `into`; the warnings. Returns early after a worker's failure.
     pub(super) fn run(mut self, into: &Path) -> Result<Vec<String>, Error> {
-        let root = Arc::new(Place {
-            parent: None,
-            name: Box::default(),
-        });
+        let root = Arc::new(Place { parent: None, name: Box::default() });
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(into, flags, Mode::empty())
             .and_then(|fd| rustix::fs::fchmod(&fd, Mode::RWXU).map(|()| fd))
-            .map_err(|errno| {
-                create("open the directory to unpack into", errno).at(|| into.display().to_string())
-            })?;
+            .map_err(|errno| create("open the directory to unpack into", errno).at(|| into.display().to_string()))?;
         let start = |walk: &mut Self| walk.enter(fd, root, &walk.reader.root()?);
         start(&mut self).map_err(|error| error.at(|| "/".into()))?;
         while let Some(frame) = self.stack.last_mut() {
@@ -158,12 +143,10 @@ impl<'r> Walk<'r> {
                 Some(entry) => {
                     let place = frame.place.clone();
                     let entry = entry.map_err(|error| error.at(|| place.path(b"")))?;
-                    self.entry(&place, &entry)
-                        .map_err(|error| error.at(|| place.path(&entry.name)))?;
+                    self.entry(&place, &entry).map_err(|error| error.at(|| place.path(&entry.name)))?;
                 }
                 None => {
-                    seal(&frame.fd, frame.mode, frame.mtime)
-                        .map_err(|error| error.at(|| frame.place.path(b"")))?;
+                    seal(&frame.fd, frame.mode, frame.mtime).map_err(|error| error.at(|| frame.place.path(b"")))?;
                     self.stack.pop();
                 }
             }
@@ -174,9 +157,7 @@ impl<'r> Walk<'r> {
     /// The directory that is being filled. There is one as long as there are entries: they come out of its frame.
     fn here(&self) -> Result<&OwnedFd, Error> {
         let frame = self.stack.last().ok_or(Errno::NOENT);
-        frame
-            .map(|frame| &frame.fd)
-            .map_err(|errno| create("fill the directory", errno))
+        frame.map(|frame| &frame.fd).map_err(|errno| create("fill the directory", errno))
     }
 
     fn enter(&mut self, fd: OwnedFd, place: Arc<Place>, inode: &Inode) -> Result<(), Error> {
@@ -184,9 +165,7 @@ impl<'r> Walk<'r> {
             return Err(Error::DirectoryTwice);
         }
         if self.stack.len() >= self.budget.limits.depth {
-            return Err(Error::TooDeep {
-                max: self.budget.limits.depth,
-            });
+            return Err(Error::TooDeep { max: self.budget.limits.depth });
         }
         self.xattrs(inode, Some(&fd))?;
         self.stack.push(Frame {
@@ -232,29 +211,18 @@ impl<'r> Walk<'r> {
 
     fn directory(&mut self, place: &Arc<Place>, name: &[u8], inode: &Inode) -> Result<(), Error> {
         let here = self.here()?;
-        rustix::fs::mkdirat(here, name, Mode::RWXU)
-            .map_err(|errno| create("make the directory", errno))?;
+        rustix::fs::mkdirat(here, name, Mode::RWXU).map_err(|errno| create("make the directory", errno))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(here, name, flags, Mode::empty())
             // A umask may take the owner's bits.
             .and_then(|fd| rustix::fs::fchmod(&fd, Mode::RWXU).map(|()| fd))
             .map_err(|errno| create("open the directory", errno))?;
-        let below = Arc::new(Place {
-            parent: Some(place.clone()),
-            name: name.into(),
-        });
+        let below = Arc::new(Place { parent: Some(place.clone()), name: name.into() });
         self.enter(fd, below, inode)
     }
 
-    fn file(
-        &mut self,
-        place: &Arc<Place>,
-        name: &[u8],
-        inode: &Inode,
-        size: u64,
-    ) -> Result<(), Error> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fn file(&mut self, place: &Arc<Place>, name: &[u8], inode: &Inode, size: u64) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.here()?, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| create("make the file", errno))?;
         self.xattrs(inode, Some(&fd))?;
@@ -289,10 +257,7 @@ impl<'r> Walk<'r> {
         }
         // A hole at the end is not written by anyone.
         if written < size {
-            target
-                .file
-                .set_len(size)
-                .map_err(|error| create("set the file's length", error))?;
+            target.file.set_len(size).map_err(|error| create("set the file's length", error))?;
         }
         if !extents.is_empty() {
             self.submit(&target, &mut extents);
@@ -302,33 +267,23 @@ impl<'r> Walk<'r> {
 
     /// False when there are no workers any more.
     fn submit(&self, target: &Arc<Target>, extents: &mut Vec<Extent>) -> bool {
-        let job = Job {
-            target: target.clone(),
-            extents: std::mem::take(extents),
-        };
+        let job = Job { target: target.clone(), extents: std::mem::take(extents) };
         self.jobs.send(job).is_ok() && !self.failure.is_set()
     }
 
     fn node(&mut self, name: &[u8], inode: &Inode, kind: FileType) -> Result<(), Error> {
         let mode = Mode::from_raw_mode(self.changes.mode(inode, self.privileged));
         let here = self.here()?;
-        rustix::fs::mknodat(here, name, kind, mode, 0)
-            .map_err(|errno| create("make the fifo or socket", errno))?;
+        rustix::fs::mknodat(here, name, kind, mode, 0).map_err(|errno| create("make the fifo or socket", errno))?;
         // Once more without the umask. No symlink can be there: nobody else reaches into this directory.
-        rustix::fs::chmodat(here, name, mode, AtFlags::empty())
-            .map_err(|errno| create("set the mode", errno))?;
+        rustix::fs::chmodat(here, name, mode, AtFlags::empty()).map_err(|errno| create("set the mode", errno))?;
         self.xattrs(inode, None)?;
         self.touch(name, inode.mtime)
     }
 
     fn touch(&self, name: &[u8], mtime: u32) -> Result<(), Error> {
-        rustix::fs::utimensat(
-            self.here()?,
-            name,
-            &timestamps(mtime),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(|errno| create("set the modification time", errno))
+        rustix::fs::utimensat(self.here()?, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| create("set the modification time", errno))
     }
 
     /// Sets `user.*` on an open file or directory; Linux allows these on nothing else.
@@ -337,28 +292,19 @@ impl<'r> Walk<'r> {
             return Ok(());
         }
         let xattrs = self.reader.xattrs(inode)?;
-        let bytes = xattrs
-            .iter()
-            .map(|xattr| xattr.name.len() + xattr.value.len());
+        let bytes = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
         self.budget.bytes(bytes.sum())?;
         for xattr in self.changes.xattrs(xattrs) {
             let set = match fd {
-                Some(fd) => {
-                    rustix::fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty())
-                }
+                Some(fd) => rustix::fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()),
                 None => Err(Errno::PERM),
             };
             match set {
                 Ok(()) => {}
                 // No attributes at all, none so large, no room beside the inode: as file systems differ.
-                Err(
-                    Errno::OPNOTSUPP
-                    | Errno::PERM
-                    | Errno::TOOBIG
-                    | Errno::RANGE
-                    | Errno::NOSPC
-                    | Errno::DQUOT,
-                ) => self.changes.refused_xattrs += 1,
+                Err(Errno::OPNOTSUPP | Errno::PERM | Errno::TOOBIG | Errno::RANGE | Errno::NOSPC | Errno::DQUOT) => {
+                    self.changes.refused_xattrs += 1
+                }
                 Err(errno) => return Err(create("set an extended attribute", errno)),
             }
         }
@@ -379,9 +325,8 @@ impl<'r> Walk<'r> {
             rustix::fs::linkat(here, name, here, &*entry.name, AtFlags::empty())
         } else {
             let root = self.stack.first().map_or(here, |frame| &frame.fd);
-            open(root, &directory).and_then(|first| {
-                rustix::fs::linkat(first, name, here, &*entry.name, AtFlags::empty())
-            })
+            open(root, &directory)
+                .and_then(|first| rustix::fs::linkat(first, name, here, &*entry.name, AtFlags::empty()))
         };
         match made {
             Ok(()) => {
@@ -401,11 +346,7 @@ impl<'r> Walk<'r> {
         if self.linked.len() >= max {
             return Err(Error::TooManyLinks { max });
         }
-        let linked = Linked {
-            directory: place.clone(),
-            name: name.into(),
-            left: inode.links - 1,
-        };
+        let linked = Linked { directory: place.clone(), name: name.into(), left: inode.links - 1 };
         self.linked.insert(inode.reference.0, linked);
         Ok(())
     }
