@@ -9,6 +9,7 @@ use crate::plan::{Plan, Step};
 use crate::queue::Owner;
 use crate::work::{Ask, Found, Sif, Stage};
 use k8s_openapi::jiff::Timestamp;
+use siforge_build::Limits;
 use siforge_crds::conditions::Reason;
 use siforge_store::{Provenance, Ref, RefContent, Store, Visibility};
 use std::sync::PoisonError;
@@ -54,7 +55,9 @@ pub(crate) async fn apply(
 fn job(context: &Context, ready: &Ready) -> Job {
     let spec = &ready.spec;
     let mut settings = context.settings.clone();
-    settings.limits = spec.limits;
+    // Entries are kept in memory, which is the operator's: an object can lower their number alone.
+    let files = spec.limits.files.min(context.settings.limits.files);
+    settings.limits = Limits { files, ..spec.limits };
     Job::new(
         spec.reference.clone(),
         spec.platform.clone(),

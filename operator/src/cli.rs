@@ -36,6 +36,9 @@ pub struct Run {
     /// Builds at the same time.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// Most entries that the layers of one image may hold, whatever its object says: each takes some 200 bytes of memory
+    #[arg(long, value_name = "N", default_value_t = 1_500_000)]
+    pub max_files: u64,
     /// Compression threads of all builds together. Default: the processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

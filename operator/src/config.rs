@@ -1,7 +1,7 @@
 //! What is ready to use: the command line, completed from the environment. Nothing else reads the environment.
 
 use crate::cli::{LogFormat, Run};
-use siforge_build::Settings;
+use siforge_build::{Limits, Settings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub struct Config {
     /// Make the store when there is none, with this agent group.
     pub init_store: Option<Option<u32>>,
     pub workers: usize,
-    /// Of one build: the threads are shared among the workers.
+    /// Of one build: the threads are shared among the workers, and no object may raise the number of files.
     pub settings: Settings,
     pub namespace: Option<String>,
     /// None: no leader election.
@@ -44,6 +44,7 @@ impl Config {
             init_store,
             agent_group,
             workers,
+            max_files,
             threads,
             namespace,
             leader_elect,
@@ -63,7 +64,10 @@ impl Config {
             store,
             init_store: init_store.then_some(agent_group),
             workers,
-            settings: Settings::for_processors((threads / workers).max(1)),
+            settings: Settings {
+                limits: Limits { files: max_files, ..Limits::default() },
+                ..Settings::for_processors((threads / workers).max(1))
+            },
             namespace,
             lease: leader_elect.then(|| Lease {
                 namespace: lease_namespace,

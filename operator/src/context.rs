@@ -19,7 +19,7 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limiter: Limiter,
-    /// Threads and memory of one build; the limits are each object's.
+    /// Threads and memory of one build, and the most files; the other limits are each object's.
     pub(crate) settings: Settings,
     /// Held while a ref and the visibility of its artifact are written: refs share artifacts, and the file's mode follows
     /// from all of them.
