@@ -214,10 +214,10 @@ fn blobs_are_fetched_once() {
     registry.push("once", &image(&[Tar::new().file("a", 0o644, "a").finish()], &[Compression::Gzip]));
     let siforge = Siforge::root();
     siforge.pull(&registry, "once", "1.sif");
-    let fetched = registry.requests("GET", "/blobs/");
+    let fetched = registry.requests_once("GET", "/blobs/", 2);
     let again = siforge.run(&["pull", "--no-https", "2.sif", &registry.reference("once")]).ok();
     assert!(again.stderr.contains("already in the cache"), "{again}");
     assert_eq!(fetched, 2, "image config and layer: {}", registry.log());
     // The image config is asked for again, the layer is not.
-    assert_eq!(registry.requests("GET", "/blobs/"), fetched + 1, "{}", registry.log());
+    assert_eq!(registry.requests_once("GET", "/blobs/", fetched + 1), fetched + 1, "{}", registry.log());
 }

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::image::{self, Image};
 use crate::process::Process;
 use crate::run::run;
+use crate::wait::wait_until;
 use crate::{need, ports};
 
 /// Starts in half a second on an idle machine.
@@ -118,6 +119,13 @@ impl Registry {
     /// How many requests with this method and a path that contains `path` the registry has answered.
     pub fn requests(&self, method: &str, path: &str) -> usize {
         self.log().lines().filter(|line| line.contains(&format!("\"{method} ")) && line.contains(path)).count()
+    }
+
+    /// The same, once there are `at_least` so many: the registry writes a request down after it has answered it.
+    pub fn requests_once(&self, method: &str, path: &str, at_least: usize) -> usize {
+        let what = format!("{at_least} requests {method} …{path}… in the registry's log");
+        wait_until(Duration::from_secs(10), &what, || self.requests(method, path) >= at_least);
+        self.requests(method, path)
     }
 
     /// Ends the server; the port stays ours, so connections are refused.

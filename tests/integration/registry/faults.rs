@@ -42,7 +42,7 @@ fn a_broken_blob_is_resumed_where_it_broke() {
     fetch(&client, &resolved, 0).expect("fetch in pieces");
 
     let path = format!("/blobs/{}", resolved.layers[0].digest);
-    assert_eq!(registry.requests("GET", &path), 3, "{}", registry.log());
+    assert_eq!(registry.requests_once("GET", &path, 3), 3, "{}", registry.log());
     let log = registry.log();
     let statuses = |status: &str| {
         let lines = log.lines().filter(|line| line.contains("GET ") && line.contains(&path));
