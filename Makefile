@@ -17,7 +17,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 release: ## build what ships, optimised: target/release/{siforge,siforge-operator,siforge-agent,libsiforge_spank.so}
 	$(CARGO) build --release --locked -p siforge-operator -p siforge-node-agent -p siforge-spank
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) -p siforge-cli
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) -p siforge-cli
 	install -m 755 target/$(HOST)/release/siforge target/release/siforge
 
 test: ## install what the tests need, then run every test

@@ -70,7 +70,7 @@ fn caller_of(peer: Peer, connection: &Connection) -> Result<Caller, Refusal> {
 
 fn read_limited(path: &str) -> std::io::Result<String> {
     use std::io::Read;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(4096);
     std::fs::File::open(path)?.take(CGROUP_LIMIT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -89,7 +89,8 @@ fn read(root: BorrowedFd<'_>, path: &'static str, limit: u64) -> Result<Option<V
     let Some(fd) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK)? else {
         return Ok(None);
     };
-    let mut bytes = Vec::new();
+    // Nearly all are smaller: one read, and one that finds the end.
+    let mut bytes = Vec::with_capacity(4096);
     File::from(fd).take(limit + 1).read_to_end(&mut bytes).map_err(|source| read_error(path, source))?;
     if bytes.len() as u64 > limit {
         return Err(Error::TooLarge { path, limit });

@@ -163,7 +163,8 @@ pub(crate) fn open_existing(path: &Path) -> Result<Option<File>, Error> {
 /// Reads a whole small file; None if there is none.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
     let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // Nearly all are smaller: one read, and one that finds the end.
+        let mut bytes = Vec::with_capacity(4096);
         File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
