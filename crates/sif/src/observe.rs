@@ -52,7 +52,7 @@ impl Seen {
         })
     }
 
-    /// What to run: natively where that equals the image's scripts, else by them.
+    /// What to run: natively where that equals the image's scripts or nothing could run them, else by them.
     pub fn process(
         &self,
         caller: &[(OsString, OsString)],
@@ -63,6 +63,11 @@ impl Seen {
         Ok(match &self.oci_config {
             Some(json) if process::is_native(&self.env_names, true) => {
                 let config = RunConfig::parse(json)?;
+                process::resolve(&config, caller, mode, args, options, &self.facts)?
+            }
+            // Scripts that nothing can run decide nothing.
+            config if !self.facts.sh => {
+                let config = config.as_deref().map(RunConfig::parse).transpose()?.unwrap_or_default();
                 process::resolve(&config, caller, mode, args, options, &self.facts)?
             }
             _ => process::resolve_by_scripts(caller, mode, args, options)?,
@@ -143,5 +148,16 @@ mod tests {
         let empty = tempfile::tempdir().expect("temp dir");
         let fd = File::open(empty.path()).expect("open");
         assert_eq!(Seen::look(fd.as_fd()).expect("look"), Seen::default());
+    }
+
+    #[test]
+    fn a_root_without_a_shell_is_not_asked_for_its_scripts() {
+        let argv = |sh: bool| {
+            let seen = Seen { facts: ImageFacts { sh, bash: false }, ..Seen::default() };
+            let process = seen.process(&[], Mode::Exec, &["/tool".into()], &Options::default()).expect("process");
+            process.argv
+        };
+        assert_eq!(argv(false), ["/tool"]);
+        assert_ne!(argv(true), ["/tool"], "the image's scripts act first");
     }
 }
