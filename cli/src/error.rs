@@ -78,23 +78,10 @@ pub(crate) enum Error {
     NotUtf8 { value: OsString },
 }
 
-/// An error and its causes in one line; a cause that its effect already tells is not told twice.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use siforge_build::chain;
 
     #[test]
     fn causes_are_told_once() {

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         // A command's code, when it ran under an init of ours; the kernel keeps the low 8 bits too.
         Ok(code) => ExitCode::from(code as u8),
         Err(error) => {
-            eprintln!("siforge: error: {}", error::chain(&error));
+            eprintln!("siforge: error: {}", siforge_build::chain(&error));
             ExitCode::from(FAILURE)
         }
     }

@@ -1,7 +1,7 @@
 //! Carries out a plan's steps. Thin: it decides nothing, and waits for nothing longer than a small write to the store.
 
 use crate::context::Context;
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 use crate::flight::Job;
 use crate::inputs::Ready;
 use crate::observe::{Stored, stored};
@@ -9,7 +9,7 @@ use crate::plan::{Plan, Step};
 use crate::queue::Owner;
 use crate::work::{Ask, Found, Sif, Stage};
 use k8s_openapi::jiff::Timestamp;
-use siforge_build::Limits;
+use siforge_build::{Limits, chain};
 use siforge_crds::conditions::Reason;
 use siforge_store::{Provenance, Ref, RefContent, Store, Visibility};
 use std::sync::PoisonError;

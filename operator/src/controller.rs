@@ -4,7 +4,6 @@ use crate::apply::blocking;
 use crate::config::{Config, Lease};
 use crate::context::Context;
 use crate::events::Events;
-use crate::failure::chain;
 use crate::http;
 use crate::interest::{Interest, Thing};
 use crate::leader::{self, Elector};
@@ -21,6 +20,7 @@ use kube::runtime::controller::{Action, Config as ControllerConfig, Controller, 
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Config as WatcherConfig};
 use kube::{Api, Client, ResourceExt};
+use siforge_build::chain;
 use siforge_crds::SingularityImage;
 use siforge_store::Store;
 use std::future::Future;

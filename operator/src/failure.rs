@@ -7,6 +7,7 @@
 //!                                        the registry's Retry-After
 //! ```
 
+use siforge_build::chain;
 use siforge_crds::conditions::Reason;
 use std::time::Duration;
 
@@ -113,20 +114,6 @@ impl From<&siforge_build::Error> for Failure {
             _ => Self::stalled(Reason::BuildFailed, chain(error)),
         }
     }
-}
-
-/// An error and its causes in one line; a cause that its effect already tells is not told twice.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -96,3 +96,17 @@ impl Error {
         }
     }
 }
+
+/// An error and its causes in one line; a cause that its effect already tells is not told twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -358,6 +358,7 @@ fn a_conversion_that_waits_for_a_blob_ends_with_it() {
         let never = Download::new(tempfile::tempfile().unwrap(), 1000);
         inputs.downloads[waits_for] = never.clone();
         let conversion = std::thread::spawn(move || run(&inputs));
+        // It ends alike in either order; so it is most likely the one that waits.
         std::thread::sleep(Duration::from_millis(20));
         never.fail(interrupted());
         let error = conversion.join().unwrap().unwrap_err();

@@ -24,7 +24,7 @@ mod progress;
 mod recipe;
 mod run;
 
-pub use error::Error;
+pub use error::{Error, chain};
 pub use fetch::Reuse;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
