@@ -48,11 +48,15 @@ fn launch(
     arguments: &[OsString],
     shell: Option<OsString>,
 ) -> Result<i32, Error> {
-    let mut request = request(config, container)?;
+    let request = request(config, container)?;
     let mut options = process_options(container)?;
     let host = Host::observe()?;
+    let mut plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
     let namespace = host.uid != 0 || container.userns;
-    let opened = root::open(global, config, &container.registry, &host, namespace, image)?;
+    let opening = root::open(global, config, &container.registry, &host, namespace, image)?;
+    // While the agent looks for the image. A plan is shown from where the caller is.
+    let begun = (!container.dry_run).then(|| siforge_launch::begin(&plan, !namespace)).transpose()?;
+    let opened = opening.finish(global)?;
 
     options.shell = shell;
     options.container = opened.container;
@@ -60,17 +64,16 @@ fn launch(
     options.home = home_inside(&request.home, &host);
     let seen = Seen::look(opened.root.fd())?;
     let process = seen.process(&config.environment, mode, arguments, &options)?;
-    request.argv = process.argv;
-    request.env = process.env;
-    let plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
-    if container.dry_run {
+    plan.argv = process.argv;
+    plan.env = process.env;
+    let Some(begun) = begun else {
         println!("{}", serde_json::to_string_pretty(&plan).map_err(|source| Error::DryRun { source })?);
         return Ok(0);
-    }
+    };
     let root = opened.root.into_root();
     Ok(match opened.namespace {
-        Some((namespace, groups)) => siforge_launch::enter_user(&plan, &namespace, groups, root)?,
-        None => siforge_launch::enter_privileged(&plan, root)?,
+        Some((namespace, groups)) => begun.enter_user(&plan, &namespace, groups, root)?,
+        None => begun.enter_privileged(&plan, root)?,
     })
 }
 

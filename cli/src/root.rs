@@ -32,6 +32,43 @@ pub(crate) struct Opened {
     pub(crate) name: OsString,
 }
 
+/// A root that is there, or that an agent was asked for.
+pub(crate) enum Opening {
+    Ready(Opened),
+    Asked(Asked),
+}
+
+/// A request that the agent works on.
+pub(crate) struct Asked {
+    client: Client,
+    reference: StoreRef,
+    namespace: Option<UserNamespace>,
+}
+
+impl Opening {
+    pub(crate) fn finish(self, global: &Global) -> Result<Opened, Error> {
+        match self {
+            Self::Ready(opened) => Ok(opened),
+            Self::Asked(asked) => asked.finish(global),
+        }
+    }
+}
+
+impl Asked {
+    fn finish(mut self, global: &Global) -> Result<Opened, Error> {
+        let (reply, mount) = self.client.mounted()?;
+        let reference = &self.reference;
+        note(global, format_args!("{reference}: the agent's mount of {} (revision {})", reply.digest, reply.revision));
+        let groups = if reply.groups_mapped { Groups::MappedByAgent } else { Groups::OwnOnly };
+        Ok(Opened {
+            root: OwnedRoot::Mount(mount),
+            namespace: self.namespace.map(|namespace| (namespace, groups)),
+            container: reply.path_hint.map_or_else(|| container_of(reference), OsString::from),
+            name: reference.name.clone().into(),
+        })
+    }
+}
+
 /// A descriptor of the root directory, and what the launch makes of it.
 pub(crate) enum OwnedRoot {
     Mount(OwnedFd),
@@ -53,7 +90,8 @@ impl OwnedRoot {
     }
 }
 
-/// Opens `image` for `host`'s user. `namespace`: a user namespace is wanted (always so for ordinary users).
+/// Opens `image` for `host`'s user, or asks the agent to. `namespace`: a user namespace is wanted (always so for ordinary
+/// users); the process is in it afterwards.
 pub(crate) fn open(
     global: &Global,
     config: &Config,
@@ -61,9 +99,9 @@ pub(crate) fn open(
     host: &Host,
     namespace: bool,
     image: &OsStr,
-) -> Result<Opened, Error> {
-    match parse(config, image)? {
-        Reference::Store(reference) => store_image(global, config, host, namespace, &reference),
+) -> Result<Opening, Error> {
+    let opened = match parse(config, image)? {
+        Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
         Reference::Path(path) if path.is_dir() => directory(namespace, &path),
         Reference::Path(path) => sif_file(global, config, namespace, &path, image),
         Reference::Docker(_) => {
@@ -71,7 +109,8 @@ pub(crate) fn open(
             sif_file(global, config, namespace, &path, image)
         }
         other => Err(Error::Target { value: other.to_string() }),
-    }
+    };
+    opened.map(Opening::Ready)
 }
 
 /// Paths need not be UTF-8; everything else does.
@@ -93,8 +132,8 @@ fn store_image(
     config: &Config,
     host: &Host,
     namespace: bool,
-    reference: &StoreRef,
-) -> Result<Opened, Error> {
+    reference: StoreRef,
+) -> Result<Opening, Error> {
     let mut client = match Client::connect(&config.agent_socket) {
         Ok(client) => client,
         Err(error) => {
@@ -102,23 +141,16 @@ fn store_image(
                 return Err(error.into());
             };
             note(global, format_args!("no agent ({error}): opening the store {} directly", store.display()));
-            let (path, file) = store_artifact(store, reference)?;
-            return sif(global, config, namespace, &path, file, &container_of(reference));
+            let (path, file) = store_artifact(store, &reference)?;
+            return sif(global, config, namespace, &path, file, &container_of(&reference)).map(Opening::Ready);
         }
     };
     // After the connection: its credentials are the caller's in any case, and a refused connection leaves us as we were.
     let namespace = namespace.then(UserNamespace::create).transpose()?;
     let handle = namespace.as_ref().map(UserNamespace::handle).transpose()?;
     let request = MountRequest { reference: reference.to_string(), idmap: host.uid != 0, ..MountRequest::default() };
-    let (reply, mount) = client.mount(&request, handle.as_ref().map(AsFd::as_fd))?;
-    note(global, format_args!("{reference}: the agent's mount of {} (revision {})", reply.digest, reply.revision));
-    let groups = if reply.groups_mapped { Groups::MappedByAgent } else { Groups::OwnOnly };
-    Ok(Opened {
-        root: OwnedRoot::Mount(mount),
-        namespace: namespace.map(|namespace| (namespace, groups)),
-        container: reply.path_hint.map_or_else(|| container_of(reference), OsString::from),
-        name: reference.name.clone().into(),
-    })
+    client.ask_mount(&request, handle.as_ref().map(AsFd::as_fd))?;
+    Ok(Opening::Asked(Asked { client, reference, namespace }))
 }
 
 fn container_of(reference: &StoreRef) -> OsString {

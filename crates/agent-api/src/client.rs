@@ -54,8 +54,19 @@ impl Client {
         request: &MountRequest,
         user_namespace: Option<BorrowedFd<'_>>,
     ) -> Result<(MountReply, OwnedFd), Error> {
+        self.ask_mount(request, user_namespace)?;
+        self.mounted()
+    }
+
+    /// The first half of [`Client::mount`]: asks, and does not wait. The next call has to be [`Client::mounted`].
+    pub fn ask_mount(&mut self, request: &MountRequest, user_namespace: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let request = MountRequest { user_namespace: user_namespace.map(|_| true), ..request.clone() };
-        let (reply, mut descriptors) = self.call(Method::Mount, &request, user_namespace.as_slice())?;
+        self.send(Method::Mount, &request, user_namespace.as_slice())
+    }
+
+    /// The second half: waits for what [`Client::ask_mount`] asked for.
+    pub fn mounted(&mut self) -> Result<(MountReply, OwnedFd), Error> {
+        let (reply, mut descriptors) = self.receive()?;
         match descriptors.pop() {
             Some(mount) if descriptors.is_empty() => Ok((reply, mount)),
             last => {
@@ -67,38 +78,47 @@ impl Client {
 
     /// Mounts an image ahead of need.
     pub fn warm(&mut self, request: &WarmRequest) -> Result<WarmReply, Error> {
-        self.call(Method::Warm, request, &[]).map(|(reply, _)| reply)
+        self.call(Method::Warm, request)
     }
 
     /// Gives up a lease.
     pub fn release(&mut self, lease: &str) -> Result<(), Error> {
         let request = ReleaseRequest { lease: LeaseId::from(lease) };
-        self.call::<_, Nothing>(Method::Release, &request, &[]).map(|_| ())
+        self.call::<_, Nothing>(Method::Release, &request).map(drop)
     }
 
     /// Asks what a reference stands for.
     pub fn resolve(&mut self, reference: &str) -> Result<ResolveReply, Error> {
         let request = ResolveRequest { reference: reference.to_owned() };
-        self.call(Method::Resolve, &request, &[]).map(|(reply, _)| reply)
+        self.call(Method::Resolve, &request)
     }
 
     /// Asks for the agent's state.
     pub fn status(&mut self) -> Result<StatusReply, Error> {
-        self.call(Method::Status, &Nothing {}, &[]).map(|(reply, _)| reply)
+        self.call(Method::Status, &Nothing {})
     }
 
-    fn call<P: Serialize, R: DeserializeOwned>(
+    fn call<P: Serialize, R: DeserializeOwned>(&mut self, method: Method, parameters: &P) -> Result<R, Error> {
+        self.send(method, parameters, &[])?;
+        self.receive().map(|(reply, _)| reply)
+    }
+
+    fn send<P: Serialize>(
         &mut self,
         method: Method,
         parameters: &P,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(R, Vec<OwnedFd>), Error> {
+    ) -> Result<(), Error> {
         let call = serde_json::to_vec(&Call { method: method.name(), parameters }).map_err(Error::Malformed)?;
-        let frame = match self.connection.send(call, descriptors) {
-            // Refused before it was asked: it says why, and closes.
-            Ok(()) | Err(Error::Closed) => self.connection.receive()?.ok_or(Error::Closed)?,
-            Err(error) => return Err(error),
-        };
+        match self.connection.send(call, descriptors) {
+            // Refused before it was asked: what it says, which is why, is still to be received.
+            Ok(()) | Err(Error::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn receive<R: DeserializeOwned>(&mut self) -> Result<(R, Vec<OwnedFd>), Error> {
+        let frame = self.connection.receive()?.ok_or(Error::Closed)?;
         let envelope: Envelope = serde_json::from_slice(&frame.bytes).map_err(Error::Malformed)?;
         let parameters = envelope.parameters.unwrap_or_else(|| serde_json::json!({}));
         match envelope.error {

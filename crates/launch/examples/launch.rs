@@ -98,10 +98,10 @@ fn run() -> Result<i32, Failure> {
     if step {
         run_step(&plan, source)
     } else if host.uid == 0 {
-        Ok(siforge_launch::enter_privileged(&plan, source)?)
+        Ok(siforge_launch::begin(&plan, true)?.enter_privileged(&plan, source)?)
     } else {
         let namespace = UserNamespace::create()?;
-        Ok(siforge_launch::enter_user(&plan, &namespace, Groups::OwnOnly, source)?)
+        Ok(siforge_launch::begin(&plan, false)?.enter_user(&plan, &namespace, Groups::OwnOnly, source)?)
     }
 }
 
@@ -116,7 +116,8 @@ fn with_agent(plan: &Plan, host: &Host, socket: &Path, reference: &Path, unlock:
         return try_unlock(mount);
     }
     let groups = if reply.groups_mapped { Groups::MappedByAgent } else { Groups::OwnOnly };
-    Ok(siforge_launch::enter_user(plan, &namespace, groups, RootFs::Detached(mount))?)
+    let begun = siforge_launch::begin(plan, false)?;
+    Ok(begun.enter_user(plan, &namespace, groups, RootFs::Detached(mount))?)
 }
 
 /// What a hostile client would do: it has all capabilities in namespaces of its own.

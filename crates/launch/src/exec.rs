@@ -11,28 +11,57 @@ use rustix::mount::MountPropagationFlags;
 use crate::userns::DENIED;
 use crate::{Error, Groups, Plan, RootFs, UserNamespace, mounts, process, syscall};
 
-/// Launches as an ordinary user, in the user namespace just made. Without a pid namespace it does not return: this
-/// process becomes the command. With one, the result is the command's exit code (128+n after signal n).
-pub fn enter_user(plan: &Plan, namespace: &UserNamespace, groups: Groups, root: RootFs) -> Result<i32, Error> {
-    namespace.map_groups(groups)?;
-    enter(plan, root, false)
+/// A launch that has begun, see [`begin`].
+#[derive(Debug)]
+pub struct Begun {
+    privileged: bool,
+    /// None: all is still to be done, by the init of a new pid namespace.
+    binds: Option<Vec<mounts::Opened>>,
 }
 
-/// Launches with CAP_SYS_ADMIN and without a user namespace. Result as of [`enter_user`].
-pub fn enter_privileged(plan: &Plan, root: RootFs) -> Result<i32, Error> {
-    enter(plan, root, true)
-}
-
-fn enter(plan: &Plan, root: RootFs, privileged: bool) -> Result<i32, Error> {
-    if plan.argv.is_empty() {
-        return Err(Error::NoCommand);
+/// Does what needs no root yet, so that it can be done while an agent looks for one: makes the namespaces of `plan` and
+/// opens its binds in them. `privileged`: with CAP_SYS_ADMIN and without a user namespace; else the process is in its new
+/// user namespace already. Command and environment of the plan may still be missing.
+pub fn begin(plan: &Plan, privileged: bool) -> Result<Begun, Error> {
+    if plan.namespaces.pid {
+        return Ok(Begun { privileged, binds: None });
     }
     unshare(plan, privileged)?;
-    if plan.namespaces.pid {
-        return process::with_init(|| set_up(plan, root, privileged), || run(plan));
+    Ok(Begun { privileged, binds: Some(open_binds(plan, privileged)?) })
+}
+
+impl Begun {
+    /// Launches as an ordinary user, in the user namespace just made. Without a pid namespace it does not return: this
+    /// process becomes the command. With one, the result is the command's exit code (128+n after signal n). `plan` is
+    /// the one that it began with.
+    pub fn enter_user(
+        self,
+        plan: &Plan,
+        namespace: &UserNamespace,
+        groups: Groups,
+        root: RootFs,
+    ) -> Result<i32, Error> {
+        namespace.map_groups(groups)?;
+        self.enter(plan, root)
     }
-    set_up(plan, root, privileged)?;
-    match run(plan)? {}
+
+    /// Launches with CAP_SYS_ADMIN and without a user namespace. Result as of [`Begun::enter_user`].
+    pub fn enter_privileged(self, plan: &Plan, root: RootFs) -> Result<i32, Error> {
+        self.enter(plan, root)
+    }
+
+    fn enter(self, plan: &Plan, root: RootFs) -> Result<i32, Error> {
+        if plan.argv.is_empty() {
+            return Err(Error::NoCommand);
+        }
+        let Some(binds) = self.binds else {
+            unshare(plan, self.privileged)?;
+            let set_up = || set_up(plan, open_binds(plan, self.privileged)?, root);
+            return process::with_init(set_up, || run(plan));
+        };
+        set_up(plan, binds, root)?;
+        match run(plan)? {}
+    }
 }
 
 /// The command, in the namespaces that are set up.
@@ -61,23 +90,24 @@ fn unshare(plan: &Plan, privileged: bool) -> Result<(), Error> {
     })
 }
 
-fn set_up(plan: &Plan, root: RootFs, privileged: bool) -> Result<(), Error> {
+fn set_up(plan: &Plan, binds: Vec<mounts::Opened>, root: RootFs) -> Result<(), Error> {
     if let Some(hostname) = &plan.hostname {
         nix::unistd::sethostname(hostname).map_err(Error::call("set the host name"))?;
     }
     if plan.namespaces.net {
         syscall::loopback_up().map_err(Error::call("bring the loopback up"))?;
     }
-    set_up_mounts(plan, root, privileged)
+    mounts::switch_root(plan, binds, root)
 }
 
-fn set_up_mounts(plan: &Plan, root: RootFs, privileged: bool) -> Result<(), Error> {
+/// In the new mount namespace, before anything else is mounted there.
+fn open_binds(plan: &Plan, privileged: bool) -> Result<Vec<mounts::Opened>, Error> {
     if privileged {
         // In a new user namespace all mounts are slaves already; here nothing of ours may reach the host.
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change(c"/", slave).map_err(Error::call("make the mounts slaves of the host's"))?;
     }
-    mounts::switch_root(plan, root)
+    mounts::open_binds(plan)
 }
 
 /// For a step's first task: builds the mount namespace of `plan` around this process (working directory: `/`) and
@@ -87,7 +117,7 @@ pub fn build_namespace(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
     // Now, because an image need not have a /proc.
     let path = Path::new("/proc/self/ns/mnt");
     let namespace = File::open(path).map(OwnedFd::from).map_err(Error::path("open", path))?;
-    set_up_mounts(plan, root, true)?;
+    mounts::switch_root(plan, open_binds(plan, true)?, root)?;
     Ok(namespace)
 }
 

@@ -4,7 +4,7 @@
 //! All `unsafe` of the project lives in [`syscall`] here (and at the C edge of node-agent/spank).
 //!
 //! ```text
-//!  Request + Host ── plan::make (pure) ──▶ Plan ── enter_user / enter_privileged / build_namespace ──▶ exec
+//!  Request + Host ── plan::make (pure) ──▶ Plan ── begin, enter_… / build_namespace ──▶ exec
 //!
 //!  ordinary user                            root, or a task with CAP_SYS_ADMIN
 //!  UserNamespace::create                    unshare(NEWNS)
@@ -29,7 +29,7 @@ pub mod syscall;
 mod userns;
 
 pub use error::Error;
-pub use exec::{build_namespace, drop_privileges, enter_directory, enter_privileged, enter_user, join_namespace};
+pub use exec::{Begun, begin, build_namespace, drop_privileges, enter_directory, join_namespace};
 pub use host::{Host, UserEntry, path_kind};
 pub use image::{attach, clone_detached, mount_loop_device, mount_squashfs};
 pub use loopdev::LoopDevice;

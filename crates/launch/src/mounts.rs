@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  in the new mount namespace, in this order:
-//!   sources   open_tree(CLONE|RECURSIVE) of every bind, fsmount of every new file system       (detached)
+//!   binds     open_tree(CLONE|RECURSIVE) of each                            (detached; while an agent still looks for the image)
+//!   others    fsmount of every new file system                              (detached)
 //!   image     detached; every target is looked up in it: openat2(RESOLVE_IN_ROOT|NO_MAGICLINKS)
 //!   "/dev" ◀─ [session tmpfs] [◀─ image, if there is an overlay]     stacked, as layers and to clone from
 //!   "/"    ◀─ image, or the overlay                                  on top of "/": never seen by a path walk
@@ -42,6 +43,17 @@ const NEW_ROOT: &CStr = c"/";
 /// is not needed any more by then. They leave with the host's root.
 const STAGE: &CStr = c"/dev";
 
+/// What a mount shows, as far as it can be had before the root is there.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// Made when the root is there: it is no bind, or has files of its own, which take complete id maps.
+    Later,
+    /// An optional bind that cannot be had.
+    Absent,
+    /// Detached.
+    Bind(OwnedFd),
+}
+
 /// What will be attached: a detached mount, or a file still to be written into the session.
 enum Content {
     Mount(OwnedFd),
@@ -73,13 +85,18 @@ struct Item<'a> {
     target: Target,
 }
 
+/// Opens the host's side of the binds of `plan`, in its order, in this process's mount namespace.
+pub(crate) fn open_binds(plan: &Plan) -> Result<Vec<Opened>, Error> {
+    with_exact_modes(|| {
+        plan.create.iter().try_for_each(|directory| create_directory(directory))?;
+        plan.mounts.iter().map(open_early).collect()
+    })
+}
+
 /// Builds the tree of `plan` on `root` and makes it this process's root directory; the working directory is `/` then.
-pub(crate) fn switch_root(plan: &Plan, root: RootFs) -> Result<(), Error> {
-    // Modes of mount points are exact; the command gets the caller's umask back.
-    let umask = rustix::process::umask(Mode::empty());
-    let result = build(plan, root);
-    rustix::process::umask(umask);
-    let root = result?;
+/// `binds` is what [`open_binds`] gave.
+pub(crate) fn switch_root(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<(), Error> {
+    let root = with_exact_modes(|| build(plan, binds, root))?;
     rustix::process::fchdir(&root).map_err(Error::call("enter the container's root"))?;
     rustix::process::pivot_root(c".", c".").map_err(Error::call("pivot to the container's root"))?;
     // Lazily, with all that is mounted below it.
@@ -87,21 +104,23 @@ pub(crate) fn switch_root(plan: &Plan, root: RootFs) -> Result<(), Error> {
     rustix::process::chdir(c"/").map_err(Error::call("enter the container's root"))
 }
 
-fn build(plan: &Plan, root: RootFs) -> Result<OwnedFd, Error> {
-    for directory in &plan.create {
-        create_directory(directory)?;
-    }
-    let mut opened = Vec::with_capacity(plan.mounts.len());
-    for mount in &plan.mounts {
-        opened.push(open_source(mount)?);
-    }
+/// Modes of mount points are exact; the command gets the caller's umask back.
+fn with_exact_modes<T>(make: impl FnOnce() -> T) -> T {
+    let umask = rustix::process::umask(Mode::empty());
+    let result = make();
+    rustix::process::umask(umask);
+    result
+}
+
+fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error> {
     let image = root.into_mount()?;
-    let mut items: Vec<Item> = Vec::with_capacity(opened.len());
-    for (mount, fd) in plan.mounts.iter().zip(opened) {
-        let content = match fd {
-            Some(fd) => Content::Mount(fd),
-            None => match generate(mount, plan, image.as_fd())? {
-                Some(text) => Content::Text(text),
+    let mut items: Vec<Item> = Vec::with_capacity(binds.len());
+    for (mount, opened) in plan.mounts.iter().zip(binds) {
+        let content = match opened {
+            Opened::Bind(fd) => Content::Mount(fd),
+            Opened::Absent => continue,
+            Opened::Later => match content(mount, plan, image.as_fd())? {
+                Some(content) => content,
                 None => continue,
             },
         };
@@ -172,8 +191,20 @@ fn create_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The detached mount of a source; `None` for a generated file, or for an optional source that cannot be had.
-fn open_source(mount: &Mount) -> Result<Option<OwnedFd>, Error> {
+fn open_early(mount: &Mount) -> Result<Opened, Error> {
+    let Source::Bind(path) = &mount.source else {
+        return Ok(Opened::Later);
+    };
+    match open_bind(mount, path) {
+        Ok(fd) => Ok(Opened::Bind(fd)),
+        Err(_) if !mount.required => Ok(Opened::Absent),
+        Err(e) => Err(e),
+    }
+}
+
+/// What all but a bind shows; `None` for a generated file that is not needed, or for an optional source that cannot be
+/// had.
+fn content(mount: &Mount, plan: &Plan, image: BorrowedFd<'_>) -> Result<Option<Content>, Error> {
     let result = match &mount.source {
         Source::Bind(path) => open_bind(mount, path),
         Source::Proc => {
@@ -190,10 +221,12 @@ fn open_source(mount: &Mount) -> Result<Option<OwnedFd>, Error> {
             new_file_system("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
         }
         Source::Dev { links, files, directories } => session::minimal_dev(links, files, directories),
-        Source::Passwd(_) | Source::Group { .. } | Source::Text(_) => return Ok(None),
+        Source::Passwd(_) | Source::Group { .. } | Source::Text(_) => {
+            return Ok(generate(mount, plan, image)?.map(Content::Text));
+        }
     };
     match result {
-        Ok(fd) => Ok(Some(fd)),
+        Ok(fd) => Ok(Some(Content::Mount(fd))),
         Err(_) if !mount.required => Ok(None),
         Err(e) => Err(e),
     }

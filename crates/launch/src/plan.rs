@@ -134,9 +134,6 @@ impl Mount {
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Nothing to run.
-    #[error("launch: no command given")]
-    NoCommand,
     /// A bind's source does not exist.
     #[error("bind {}: no such file or directory on the host", .0.display())]
     NoSource(PathBuf),
@@ -156,11 +153,8 @@ pub enum PlanError {
     },
 }
 
-/// Decides a launch. `kind` says what lies at a path of the host ([`crate::path_kind`]).
+/// Decides a launch. Command and environment may still be missing: an image that is not there yet may decide about them. `kind` says what lies at a path of the host ([`crate::path_kind`]).
 pub fn make(request: &Request, host: &Host, kind: &dyn Fn(&Path) -> Option<PathKind>) -> Result<Plan, PlanError> {
-    if request.argv.is_empty() {
-        return Err(PlanError::NoCommand);
-    }
     let mut maker = Maker { request, host, kind, mounts: Vec::with_capacity(16), create: Vec::new() };
     maker.kernel();
     maker.files();

@@ -1,4 +1,4 @@
-//! `make bench`. `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
+//! `make bench`. `siforge-bench pull` and `siforge-bench launch` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,7 +12,12 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "measure" => measured(rest),
-        _ => benchmark(),
+        None => benchmark(&["pull", "launch"]),
+        Some((word, [])) if word == "pull" || word == "launch" => benchmark(&[word]),
+        _ => {
+            eprintln!("usage: siforge-bench [pull|launch]");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -35,19 +40,23 @@ fn measured(words: &[String]) -> ExitCode {
     }
 }
 
-fn benchmark() -> ExitCode {
+fn benchmark(parts: &[&str]) -> ExitCode {
     let dir =
         tempfile::Builder::new().prefix("siforge-bench-").tempdir().unwrap_or_else(|e| panic!("make a folder: {e}"));
     allow(dir.path());
     let bench = Bench::new(dir.path().to_path_buf(), binary("siforge-bench"), config::bench_rounds());
     let registry = Registry::plain();
     registry.push("tiny:latest", &images::tiny());
-    images::push_lolcow(&registry, "lolcow:latest");
     let mut report = Report::default();
-    for name in ["tiny", "lolcow"] {
-        pull::pull(&bench, &mut report, &registry, name);
+    if parts.contains(&"pull") {
+        images::push_lolcow(&registry, "lolcow:latest");
+        for name in ["tiny", "lolcow"] {
+            pull::pull(&bench, &mut report, &registry, name);
+        }
     }
-    launches(&bench, &mut report, &registry, dir.path());
+    if parts.contains(&"launch") {
+        launches(&bench, &mut report, &registry, dir.path());
+    }
     println!("{}", report.to_markdown());
     if let Some(path) = config::bench_json() {
         std::fs::write(&path, report.to_json().to_string()).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));

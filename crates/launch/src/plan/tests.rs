@@ -208,7 +208,6 @@ fn refused() {
     let check = |request: Request, expect: &str| {
         assert_eq!(make(&request, &host(), &kind).unwrap_err().to_string(), expect);
     };
-    check(Request::default(), "launch: no command given");
     check(Request { cwd: Some("x".into()), ..request() }, "cwd x: not an absolute path");
     check(Request { scratch: vec!["x".into()], ..request() }, "scratch x: not an absolute path");
     let home = Home::At { source: "/none".into(), target: "/none".into() };
