@@ -56,11 +56,13 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
     };
     let contents = image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;
     let architecture = &inputs.resolved.platform.architecture;
+    let mut objects = contents.objects();
+    objects.push(crate::provenance::object(&inputs.resolved, &inputs.recipe_key));
     let draft = Draft::new(
         Arch::from_go(architecture).unwrap_or(Arch::Unknown),
         siforge_sif::writer::uuid_from(inputs.recipe_key.bytes()),
         contents.created,
-        contents.objects(),
+        objects,
     )?;
 
     let mut known = Visibility::default();

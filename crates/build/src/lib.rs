@@ -21,6 +21,7 @@ mod fetch;
 mod golden;
 mod output;
 mod progress;
+mod provenance;
 mod recipe;
 mod run;
 

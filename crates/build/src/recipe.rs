@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 /// Raised whenever the same source and recipe would give other bytes: a codec crate whose output changed, another rule
 /// for groups or inodes, other `.singularity.d` scripts. A golden-bytes test notices.
-pub const ENGINE_FORMAT: u32 = 1;
+///
+/// 1: the first. 2: the provenance object.
+pub const ENGINE_FORMAT: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "name")]
