@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 
-use crate::tar::Archive;
+use crate::tar::{Archive, Framing};
 use crate::tree::{Inode, InodeId, Kind, Meta};
 use crate::{ApplyError, Contents, Entry, Error, Limits, Tree, Visibility};
 
@@ -175,14 +175,25 @@ impl Merge {
     ///
     /// After an error the merge is of no more use.
     pub fn apply_tar<C: Contents>(&mut self, tar: &mut dyn Read, contents: &mut C) -> Result<(), ApplyError<C::Error>> {
+        self.apply_framed(tar, contents, ())
+    }
+
+    /// As [`Merge::apply_tar`]; `framing` sees all of the tar that `contents` is not offered.
+    pub fn apply_framed<C: Contents>(
+        &mut self,
+        tar: &mut dyn Read,
+        contents: &mut C,
+        framing: impl Framing,
+    ) -> Result<(), ApplyError<C::Error>> {
         contents.begin_layer().map_err(ApplyError::Contents)?;
         let mut layer = self.begin_layer();
-        let mut archive = Archive::new(tar, self.limits.tar_bytes);
+        let mut archive = Archive::framed(tar, self.limits.tar_bytes, framing);
         while let Some(header) = archive.next_member().map_err(Error::from)? {
             let Some(offer) = self.member(&mut layer, header)? else {
                 continue;
             };
             let inode = offer.emit.then_some(offer.inode);
+            archive.keep_aside(offer.size);
             let result = contents.file(inode, offer.size, &mut archive.data());
             // Whatever the visitor made of it, the cause is here.
             if let Some(failure) = archive.take_failure() {

@@ -27,6 +27,7 @@
 //! * Hard links, symlinks, devices, directories and fifos have no data whatever their size field says. But where POSIX
 //!   writers put a hard link's data behind it, and Go fails, we skip the data: a block that is no header is taken for it.
 
+mod framing;
 mod header;
 mod pax;
 mod sparse;
@@ -36,6 +37,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use header::{Block, Raw};
 use pax::Records;
 use sparse::Map;
+
+pub use framing::Framing;
 
 pub(crate) const BLOCK: usize = 512;
 
@@ -98,9 +101,9 @@ pub struct Header {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Reads one archive from its begin to its end.
-pub struct Archive<R> {
-    input: Input<R>,
+/// Reads one archive from its begin to its end; `F` sees all of it but files' contents.
+pub struct Archive<R, F = ()> {
+    input: Input<R, F>,
     /// Bytes of the current member's data that are still in the archive, and its padding after that.
     remaining: u64,
     padding: usize,
@@ -114,7 +117,15 @@ pub struct Archive<R> {
 impl<R: Read> Archive<R> {
     /// `limit`: bytes of the archive and of what follows it.
     pub fn new(reader: R, limit: u64) -> Archive<R> {
-        let input = Input { reader: BufReader::with_capacity(128 << 10, reader), offset: 0, limit };
+        Archive::framed(reader, limit, ())
+    }
+}
+
+impl<R: Read, F: Framing> Archive<R, F> {
+    /// `limit` as in [`Archive::new`].
+    pub fn framed(reader: R, limit: u64, framing: F) -> Archive<R, F> {
+        let reader = BufReader::with_capacity(128 << 10, reader);
+        let input = Input { reader, offset: 0, limit, framing, aside: false };
         Archive { input, remaining: 0, padding: 0, sparse: None, link_data: 0, ended: false, failure: None }
     }
 
@@ -129,8 +140,16 @@ impl<R: Read> Archive<R> {
     }
 
     /// The current member's data: `size` bytes, holes as zeros.
-    pub fn data(&mut self) -> Data<'_, R> {
+    pub fn data(&mut self) -> Data<'_, R, F> {
         Data { archive: self }
+    }
+
+    /// To be called before [`Archive::data`] is read: the current member is a file whose contents others keep, so they are
+    /// no framing. Those of a sparse member do not stand in the archive as they are read, and stay framing.
+    pub fn keep_aside(&mut self, size: u64) {
+        let inside = self.sparse.is_some();
+        self.input.aside = !inside;
+        self.input.framing.file(size, inside);
     }
 
     /// The error behind the `io::Error` that [`Data`] returned.
@@ -178,6 +197,7 @@ impl<R: Read> Archive<R> {
             return Err(self.input.truncated("a member's data"));
         }
         let padding = self.padding as u64;
+        self.input.aside = false;
         self.remaining = 0;
         self.padding = 0;
         self.sparse = None;
@@ -404,11 +424,11 @@ fn padding(size: u64) -> usize {
 }
 
 /// The current member's data. The error behind an `io::Error` of it: [`Archive::take_failure`].
-pub struct Data<'a, R> {
-    archive: &'a mut Archive<R>,
+pub struct Data<'a, R, F = ()> {
+    archive: &'a mut Archive<R, F>,
 }
 
-impl<R: Read> Read for Data<'_, R> {
+impl<R: Read, F: Framing> Read for Data<'_, R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.archive.read_data(buffer).map_err(|error| {
             let told = io::Error::other(error.to_string());
@@ -419,19 +439,25 @@ impl<R: Read> Read for Data<'_, R> {
     }
 }
 
-struct Input<R> {
+struct Input<R, F> {
     reader: BufReader<R>,
     offset: u64,
     limit: u64,
+    framing: F,
+    /// What is read now is no framing.
+    aside: bool,
 }
 
-impl<R: Read> Input<R> {
+impl<R: Read, F: Framing> Input<R, F> {
     /// 0 only at the end of the stream (or for an empty buffer).
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         loop {
             match self.reader.read(buffer) {
                 Ok(got) => {
                     self.offset += got as u64;
+                    if !self.aside {
+                        self.framing.bytes(&buffer[..got]);
+                    }
                     return if self.offset > self.limit { Err(Error::TooLong { limit: self.limit }) } else { Ok(got) };
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -459,17 +485,20 @@ impl<R: Read> Input<R> {
     fn skip(&mut self, count: u64) -> Result<u64, Error> {
         let mut skipped = 0;
         while skipped < count {
-            let available = match self.reader.fill_buf() {
-                Ok(buffer) => buffer.len() as u64,
+            let buffer = match self.reader.fill_buf() {
+                Ok(buffer) => buffer,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => {
                     return Err(Error::Read { offset: self.offset, source });
                 }
             };
-            if available == 0 {
+            if buffer.is_empty() {
                 break;
             }
-            let taken = available.min(count - skipped);
+            let taken = (buffer.len() as u64).min(count - skipped);
+            if !self.aside {
+                self.framing.bytes(&buffer[..taken as usize]);
+            }
             self.reader.consume(taken as usize);
             self.offset += taken;
             skipped += taken;
