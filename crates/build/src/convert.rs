@@ -1,8 +1,8 @@
 //! Blobs → SIF, in one file, in one pass (a second one when the first guessed a file's visibility wrong).
 
 use crate::decode::{Budget, Tar};
+use crate::packs::{Framing, LayerPacks, Recording, Recordings};
 use crate::progress::{Phase, Progress};
-use crate::recipe::Codec;
 use crate::{Error, Limits, Recipe};
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Download, Layer, Resolved};
@@ -12,7 +12,8 @@ use siforge_rootfs::{
 };
 use siforge_sif::image_config::{self, Contents, FileKind, ImageConfig, ImageFile};
 use siforge_sif::{Arch, Draft};
-use siforge_squashfs::write::{Options, Writer};
+use siforge_squashfs::write::pack::{Fault, Pack};
+use siforge_squashfs::write::{Layer as Mode, Options, Writer};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -32,6 +33,7 @@ pub(crate) struct Inputs {
     pub(crate) limits: Limits,
     /// One for each layer, topmost first.
     pub(crate) downloads: Vec<Arc<Download>>,
+    pub(crate) packs: LayerPacks,
     pub(crate) budget: Arc<Budget>,
     pub(crate) progress: Arc<Progress>,
 }
@@ -42,6 +44,7 @@ pub(crate) struct Converted {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) warnings: Vec<String>,
+    pub(crate) recordings: Recordings,
 }
 
 /// Writes the SIF into `out`, an empty file at `path` (for messages). On an error the file holds no SIF header.
@@ -66,26 +69,28 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
     )?;
 
     let mut known = Visibility::default();
-    let (writer, tree, mut warnings) = loop {
-        match pass(inputs, &contents, out, path, draft.partition_offset(), known)? {
-            Pass::Done(writer, tree, warnings) => break (writer, tree, warnings),
+    let base = draft.partition_offset();
+    let (writer, tree, mut warnings, recording) = loop {
+        match pass(inputs, &contents, out, path, base, known)? {
+            Pass::Done { writer, tree, warnings, recording } => break (writer, tree, warnings, recording),
             Pass::Again(visibility) => known = visibility,
         }
         inputs.budget.refill();
         inputs.progress.restart();
     };
-    let finished = writer.finish(&tree).map_err(|source| squashfs_error(path, source))?;
+    let (finished, recorded) = writer.finish_recorded(&tree).map_err(|source| squashfs_error(path, source))?;
     warnings.extend(finished.warnings);
     let size = draft.finish(out, finished.bytes)?;
 
     inputs.progress.enter(Phase::Hashing);
     let digest = hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
-    Ok(Converted { digest, size, warnings })
+    let recordings = Recordings::new(recording, recorded, base, &inputs.recipe, &inputs.packs);
+    Ok(Converted { digest, size, warnings, recordings })
 }
 
 #[allow(clippy::large_enum_variant, reason = "one value per pass")]
 enum Pass {
-    Done(Writer, Tree, Vec<String>),
+    Done { writer: Writer, tree: Tree, warnings: Vec<String>, recording: Option<Recording> },
     Again(Visibility),
 }
 
@@ -108,21 +113,12 @@ fn pass(
 
     let entries: Vec<Entry<'_>> = contents.files.iter().map(|file| entry(file, contents.created)).collect();
     merge.apply_entries(&entries, &mut writer).map_err(|error| apply_error(None, path, error))?;
-    for (layer, download) in inputs.resolved.layers.iter().rev().zip(&inputs.downloads) {
-        let blob = Counted { inner: download.reader(), progress: inputs.progress.clone() };
-        let mut tar = Tar::start(blob, layer, inputs.budget.clone())?;
-        // Once the pass is known to be in vain, the layers below are read only for what they hide and need.
-        let applied = if merge.must_restart() {
-            merge.apply_tar(&mut tar, &mut Unread)
-        } else {
-            merge.apply_tar(&mut tar, &mut writer)
-        };
-        let read = match applied {
-            Ok(()) => tar.finish(),
-            // The decoder knows better why its tar ended early.
-            Err(error) => Err(tar.failure().unwrap_or_else(|| apply_error(Some(&layer.digest), path, error))),
-        };
-        read.map_err(|error| blame(error, layer, download, &inputs.budget))?;
+    let mut recording = Recording::start(&inputs.packs);
+    for (number, layer) in inputs.resolved.layers.iter().rev().enumerate() {
+        match inputs.packs.get(number) {
+            Some(pack) => apply_pack(inputs, layer, pack, path, &mut merge, &mut writer)?,
+            None => apply_blob(inputs, number, path, &mut merge, &mut writer, &mut recording)?,
+        }
     }
     for dir in &contents.missing_dirs {
         merge.ensure(dir.path.as_bytes(), Ensure::Directory, contents.created);
@@ -132,9 +128,73 @@ fn pass(
     }
     Ok(match merge.finish(contents.created).map_err(|error| apply_error(None, path, ApplyError::Layer(error)))? {
         Outcome::Done { tree, warnings } => {
-            Pass::Done(writer, tree, warnings.iter().map(ToString::to_string).collect())
+            Pass::Done { writer, tree, warnings: warnings.iter().map(ToString::to_string).collect(), recording }
         }
         Outcome::Restart(visibility) => Pass::Again(visibility),
+    })
+}
+
+/// Applies the `number`th layer, counted from the topmost, from its blob.
+fn apply_blob(
+    inputs: &Inputs,
+    number: usize,
+    path: &Path,
+    merge: &mut Merge,
+    writer: &mut Writer,
+    recording: &mut Option<Recording>,
+) -> Result<(), Error> {
+    let layer = &inputs.resolved.layers[inputs.resolved.layers.len() - 1 - number];
+    let download = &inputs.downloads[number];
+    let blob = Counted { inner: download.reader(), progress: inputs.progress.clone() };
+    let mut tar = Tar::start(blob, layer, inputs.budget.clone())?;
+    // Once the pass is known to be in vain, the layers below are read only for what they hide and need.
+    let framing = match (recording.as_ref(), merge.must_restart()) {
+        (Some(recording), false) => recording.begin(layer, &inputs.packs, writer),
+        _ => None,
+    };
+    let applied = match framing {
+        Some(mut framing) => {
+            let applied = merge.apply_framed(&mut tar, writer, &mut framing);
+            if let Some(recording) = recording {
+                recording.end(layer, framing);
+            }
+            applied
+        }
+        None if merge.must_restart() => merge.apply_tar(&mut tar, &mut Unread),
+        None => merge.apply_tar(&mut tar, writer),
+    };
+    let read = match applied {
+        Ok(()) => tar.finish(),
+        // The decoder knows better why its tar ended early.
+        Err(error) => Err(tar.failure().unwrap_or_else(|| apply_error(Some(&layer.digest), path, error))),
+    };
+    read.map_err(|error| blame(error, layer, download, &inputs.budget))
+}
+
+/// Applies a layer from its pack.
+fn apply_pack(
+    inputs: &Inputs,
+    layer: &Layer,
+    pack: &Arc<Pack>,
+    path: &Path,
+    merge: &mut Merge,
+    writer: &mut Writer,
+) -> Result<(), Error> {
+    let mut tar = Framing::new(pack.framing(), layer, inputs.budget.clone());
+    let applied = if merge.must_restart() {
+        merge.apply_tar(&mut tar, &mut Unread)
+    } else {
+        writer.next_layer(Mode::Pack(pack.clone()));
+        merge.apply_tar(&mut tar, writer)
+    };
+    inputs.progress.add_done(layer.size);
+    applied.map_err(|error| match (tar.failure(), error) {
+        (Some(failure), _) => failure,
+        // The tar was sound when the pack was made of it.
+        (None, ApplyError::Layer(siforge_rootfs::Error::Tar(_))) => {
+            Error::Pack { layer: layer.diff_id, fault: Fault::Damaged("its framing is no tar") }
+        }
+        (None, error) => apply_error(Some(&layer.digest), path, error),
     })
 }
 
@@ -169,10 +229,7 @@ fn blame(error: Error, layer: &Layer, download: &Arc<Download>, budget: &Budget)
 /// A writer of the partition at `offset` of `out`.
 fn writer(inputs: &Inputs, contents: &Contents, out: &File, path: &Path, offset: u64) -> Result<Writer, Error> {
     let options = Options {
-        codec: match inputs.recipe.codec {
-            Codec::Zstd { level } => siforge_squashfs::write::Codec::Zstd { level },
-            Codec::Gzip { level } => siforge_squashfs::write::Codec::Gzip { level },
-        },
+        codec: inputs.recipe.codec.squashfs(),
         block_size: inputs.recipe.block_size,
         threads: inputs.threads,
         memory: inputs.memory,
@@ -180,7 +237,11 @@ fn writer(inputs: &Inputs, contents: &Contents, out: &File, path: &Path, offset:
         mtime: contents.created.clamp(0, i64::from(u32::MAX)) as u32,
     };
     let file = out.try_clone().map_err(|source| file_error("duplicate the descriptor of", path, source))?;
-    Writer::new(file, offset, options).map_err(|source| squashfs_error(path, source))
+    let writer = match inputs.packs.scratch() {
+        Some(scratch) => Writer::recording(file, offset, options, scratch.clone()),
+        None => Writer::new(file, offset, options),
+    };
+    writer.map_err(|source| squashfs_error(path, source))
 }
 
 /// Takes no contents.
@@ -222,7 +283,12 @@ fn apply_error(layer: Option<&Digest>, path: &Path, error: ApplyError<siforge_sq
 }
 
 fn squashfs_error(path: &Path, source: siforge_squashfs::write::Error) -> Error {
-    Error::Squashfs { path: path.to_owned(), source }
+    match source {
+        siforge_squashfs::write::Error::Pack { diff_id, fault } => {
+            Error::Pack { layer: Digest::from_bytes(diff_id), fault }
+        }
+        source => Error::Squashfs { path: path.to_owned(), source },
+    }
 }
 
 pub(crate) fn file_error(operation: &'static str, path: &Path, source: io::Error) -> Error {

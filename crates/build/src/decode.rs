@@ -59,7 +59,8 @@ impl Budget {
         self.left.store(self.limit, Ordering::Relaxed);
     }
 
-    fn take(&self, layer: &Layer, bytes: u64, so_far: u64) -> Result<(), Error> {
+    /// Charges `bytes` more of a layer that has given `so_far` with them.
+    pub(crate) fn take(&self, layer: &Layer, bytes: u64, so_far: u64) -> Result<(), Error> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }

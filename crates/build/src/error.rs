@@ -16,6 +16,11 @@ pub enum Error {
     Blob { layer: Digest, source: io::Error },
     #[error("decoding layer {layer} as {compression:?}: {source}")]
     Decode { layer: Digest, compression: Compression, source: io::Error },
+    /// A layer's pack does not serve; `layer` is the diff_id.
+    #[error("the pack of layer {layer} {fault}")]
+    Pack { layer: Digest, fault: siforge_squashfs::write::pack::Fault },
+    #[error("save the pack of layer {layer}: {source}")]
+    SavePack { layer: Digest, source: io::Error },
     #[error(
         "layer {layer} decodes to sha256 {got}, but the image config's diff_id is {want}: the image is damaged, push it again"
     )]

@@ -5,11 +5,14 @@
 //! and the registry gives it to this build's credentials now ([`Reuse::Vouched`]); otherwise the bytes are fetched again.
 
 use crate::Error;
+use crate::convert::file_error;
 use crate::run::blocking;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use siforge_oci::{Client, Download, Layer, Operation, Resolved};
 use siforge_reference::Digest;
 use siforge_store::{Blobs, PendingBlob};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Whose blobs the cache holds.
@@ -47,16 +50,19 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Looks into the cache and prepares files for what is missing; nothing is fetched yet.
+    /// Looks into the cache and prepares files for what is missing; nothing is fetched yet. The blobs of `spare` are not
+    /// needed: nobody reads their downloads.
     pub(crate) async fn prepare(
         client: &Client,
         resolved: &Resolved,
         cache: Cache<'_>,
         parallel: usize,
+        spare: &[Digest],
     ) -> Result<Self, Error> {
         let registry = &resolved.reference.registry;
         let usable = |layer: Layer| async move {
             let usable = match cache.reuse {
+                _ if spare.contains(&layer.digest) => false,
                 Reuse::Never => false,
                 Reuse::Own => true,
                 Reuse::Vouched => {
@@ -69,11 +75,20 @@ impl Fetch {
         let layers: Vec<(Layer, bool)> =
             stream::iter(resolved.layers.iter().rev().cloned()).map(usable).buffered(parallel).try_collect().await?;
         let mut blobs: Vec<Blob> = Vec::with_capacity(layers.len());
+        let mut nothing = None;
         for (layer, usable) in layers {
             let same = blobs.iter().find(|blob| blob.layer.digest == layer.digest);
             if let Some((download, cached)) = same.map(|blob| (blob.download.clone(), blob.cached)) {
                 // The same layer twice in one image: fetched once, read twice.
                 blobs.push(Blob { layer, download, cached, pending: None });
+                continue;
+            }
+            if spare.contains(&layer.digest) {
+                let download = match &nothing {
+                    Some(nothing) => Arc::clone(nothing),
+                    None => nothing.insert(empty()?).clone(),
+                };
+                blobs.push(Blob { layer, download, cached: true, pending: None });
                 continue;
             }
             let cached = if usable { cache.blobs.open(&layer.digest)? } else { None };
@@ -148,6 +163,13 @@ impl Fetch {
             })
             .await
     }
+}
+
+/// A blob that nobody reads.
+fn empty() -> Result<Arc<Download>, Error> {
+    let path = Path::new("/dev/null");
+    let file = File::open(path).map_err(|source| file_error("open", path, source))?;
+    Ok(Download::complete(file, 0))
 }
 
 /// Wakes the readers of downloads that nobody will finish; harmless for finished ones.

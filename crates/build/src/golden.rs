@@ -3,6 +3,7 @@
 use crate::convert::{Converted, Inputs, convert};
 use crate::decode::Budget;
 use crate::fetch::{Cache, Fetch};
+use crate::packs::LayerPacks;
 use crate::progress::Progress;
 use crate::recipe::RATIO_FREE_BYTES;
 use crate::{Codec, ENGINE_FORMAT, Error, Limits, Recipe, Reuse, Settings};
@@ -18,17 +19,25 @@ const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux","created":"2024-0
 "Env":["PATH=/usr/bin:/bin","GREETING=it's <moo> & \"more\" `x` $y"],"Entrypoint":["/usr/bin/cowsay","-f"],"Cmd":["it's"],
 "Labels":{"maintainer":"lab"},"WorkingDir":"/srv","ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":[]}}"#;
 
-fn sha(bytes: &[u8]) -> Digest {
+pub(crate) fn sha(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// A tar with ustar headers, owner 7:8, mtime 1000.
 #[derive(Default)]
-struct Tar(Vec<u8>);
+pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
     /// `meta`: mode and mtime.
-    fn member(mut self, path: &[u8], kind: u8, meta: (u32, u64), link: &str, device: (u32, u32), data: &[u8]) -> Self {
+    pub(crate) fn member(
+        mut self,
+        path: &[u8],
+        kind: u8,
+        meta: (u32, u64),
+        link: &str,
+        device: (u32, u32),
+        data: &[u8],
+    ) -> Self {
         let mut header = [0; 512];
         let octal = |header: &mut [u8; 512], at: usize, width: usize, value: u64| {
             let text = format!("{value:0digits$o}\0", digits = width - 1);
@@ -54,20 +63,20 @@ impl Tar {
         self
     }
 
-    fn file(self, path: &str, data: &[u8]) -> Self {
+    pub(crate) fn file(self, path: &str, data: &[u8]) -> Self {
         self.member(path.as_bytes(), b'0', (0o644, 1000), "", (0, 0), data)
     }
 
-    fn directory(self, path: &str) -> Self {
+    pub(crate) fn directory(self, path: &str) -> Self {
         self.member(path.as_bytes(), b'5', (0o755, 1000), "", (0, 0), b"")
     }
 
-    fn link(self, path: &str, kind: u8, target: &str) -> Self {
+    pub(crate) fn link(self, path: &str, kind: u8, target: &str) -> Self {
         self.member(path.as_bytes(), kind, (0o777, 1000), target, (0, 0), b"")
     }
 
     /// PAX records of the next member.
-    fn pax(self, records: &[(&str, &str)]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &str)]) -> Self {
         let record = |(key, value): &(&str, &str)| {
             let rest = format!(" {key}={value}\n");
             // The length counts its own digits: two of them here.
@@ -77,14 +86,14 @@ impl Tar {
         self.member(b"pax", b'x', (0o644, 0), "", (0, 0), data.as_bytes())
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
 }
 
 /// Bytes that compress, different for each seed.
-fn text(seed: u32, len: usize) -> Vec<u8> {
+pub(crate) fn text(seed: u32, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -141,7 +150,7 @@ fn layers() -> [Vec<u8>; 3] {
     [base.end(), middle.end(), top.end()]
 }
 
-fn packed(tar: &[u8], compression: Compression) -> Vec<u8> {
+pub(crate) fn packed(tar: &[u8], compression: Compression) -> Vec<u8> {
     match compression {
         Compression::None => tar.to_vec(),
         Compression::Gzip => {
@@ -153,14 +162,14 @@ fn packed(tar: &[u8], compression: Compression) -> Vec<u8> {
     }
 }
 
-fn complete(blob: &[u8]) -> Arc<Download> {
+pub(crate) fn complete(blob: &[u8]) -> Arc<Download> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(blob).unwrap();
     Download::complete(file, blob.len() as u64)
 }
 
 /// What a build of `tars` (bottom first) is given: the valid base of each case.
-fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression) -> Inputs {
+pub(crate) fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression) -> Inputs {
     let reference: siforge_reference::ImageRef = "127.0.0.1:5000/lab/golden:v1".parse().unwrap();
     let manifest_digest = sha(b"the platform's manifest");
     let blobs: Vec<Vec<u8>> = tars.iter().map(|tar| packed(tar, compression)).collect();
@@ -186,6 +195,7 @@ fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression) -> Inputs
         memory: 64 << 20,
         limits,
         downloads: blobs.iter().rev().map(|blob| complete(blob)).collect(),
+        packs: LayerPacks::default(),
         budget: Budget::new(limits.uncompressed_bytes, limits.ratio, RATIO_FREE_BYTES),
         progress: Progress::new(),
     }
@@ -316,7 +326,7 @@ fn a_blob_to_come_takes_one_descriptor() {
     resolved.layers.push(resolved.layers[3].clone());
     let cached = resolved.layers[7].digest;
     blobs.begin(&cached).unwrap().commit().unwrap();
-    let fetch = wait(Fetch::prepare(&client(), &resolved, cache, 4)).unwrap();
+    let fetch = wait(Fetch::prepare(&client(), &resolved, cache, 4, &[])).unwrap();
     let open = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())

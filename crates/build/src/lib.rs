@@ -10,6 +10,8 @@
 //!                                                                                   └─▶ store::publish | a file
 //! ```
 //!
+//! A layer whose pack is there is neither fetched nor decoded: `packs.rs`.
+//!
 //! The image digest is the SHA-256 of the unsigned SIF. Its only inputs are the platform manifest's digest, the
 //! canonical repository and the [`Recipe`]: no clock, host, program version or thread count.
 
@@ -20,6 +22,7 @@ mod fetch;
 #[cfg(test)]
 mod golden;
 mod output;
+mod packs;
 mod progress;
 mod provenance;
 mod recipe;

@@ -4,6 +4,7 @@ use crate::convert::{self, Converted, Inputs, file_error};
 use crate::decode::Budget;
 use crate::fetch::{Cache, Fetch, Reuse};
 use crate::output::Output;
+use crate::packs::{Experience, LayerPacks};
 use crate::progress::{Phase, Progress};
 use crate::recipe::RATIO_FREE_BYTES;
 use crate::{Error, Limits, Recipe};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What the layer cache may be used for.
     pub reuse: Reuse,
+    /// Use and make layer packs, beside the blobs.
+    pub packs: bool,
 }
 
 impl Settings {
@@ -39,6 +42,7 @@ impl Settings {
             parallel_blobs: 4,
             limits: Limits::default(),
             reuse: Reuse::Vouched,
+            packs: true,
         }
     }
 }
@@ -111,13 +115,14 @@ pub async fn build(
     let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
-    let store = store.clone();
+    let (store, packs) = (store.clone(), store.blobs()?.packs());
     let done = progress.clone();
     // fsync of some GB takes its time: not on a thread of the runtime.
     blocking(move || {
         let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
         let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
+        made.recordings.save(&target.file, &packs);
         done.enter(Phase::Done);
         Ok(built(&store, key, record.digest, record.size, false, made.warnings))
     })
@@ -145,14 +150,17 @@ pub async fn pull(
     let cache = Cache { blobs: destination.cache, reuse: settings.reuse };
     let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
     progress.enter(Phase::Publishing);
+    let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
     let done = progress.clone();
+    let packs = destination.cache.packs();
     blocking(move || {
         output.publish()?;
+        made.recordings.save(&target.file, &packs);
         done.enter(Phase::Done);
         Ok(())
     })
     .await?;
-    Ok(Pulled { digest: made.digest, size: made.size, warnings: made.warnings })
+    Ok(pulled)
 }
 
 struct Target {
@@ -177,8 +185,13 @@ async fn assemble(
         return Err(Error::NoLayers { image: resolved.reference.to_string() });
     }
     let mut damaged = Vec::new();
+    let mut experience = Experience::default();
     loop {
-        let fetch = Fetch::prepare(client, resolved, cache, settings.parallel_blobs).await?;
+        let packs = match settings.packs && cache.reuse != Reuse::Never {
+            true => LayerPacks::prepare(client, resolved, cache, recipe, &experience).await?,
+            false => LayerPacks::default(),
+        };
+        let fetch = Fetch::prepare(client, resolved, cache, settings.parallel_blobs, &packs.spare(resolved)).await?;
         progress.begin(fetch.total(), fetch.blobs());
         let cached = fetch.cached();
         let inputs = Inputs {
@@ -189,6 +202,7 @@ async fn assemble(
             memory: settings.memory,
             limits: settings.limits,
             downloads: fetch.downloads(),
+            packs,
             budget: Budget::new(settings.limits.uncompressed_bytes, settings.limits.ratio, RATIO_FREE_BYTES),
             progress: progress.clone(),
         };
@@ -201,6 +215,7 @@ async fn assemble(
                     cache.blobs.remove(layer)?;
                     damaged.push(*layer);
                 }
+                _ if experience.learn(&error, &cache.blobs.packs(), recipe)? => {}
                 _ => return Err(error),
             },
             made => return made,

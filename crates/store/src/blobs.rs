@@ -6,7 +6,7 @@
 //! ```
 
 use crate::durable::{self, Temp};
-use crate::{Error, layout, leftovers};
+use crate::{Error, Packs, layout, leftovers};
 use siforge_reference::Digest;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,11 @@ impl Blobs {
     pub fn at(dir: &Path) -> Result<Self, Error> {
         durable::make_dirs(&dir.join("sha256"))?;
         Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// The packs beside these blobs: `packs` in the same directory.
+    pub fn packs(&self) -> Packs {
+        Packs::at(&self.dir.with_file_name("packs"))
     }
 
     pub fn path(&self, digest: &Digest) -> PathBuf {

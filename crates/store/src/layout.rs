@@ -6,6 +6,7 @@
 //!   recipes/sha256/ab/<hex>.json                     recipe key → image digest
 //!   refs/<namespace>/<name>/<revision>.json, current what a name points at
 //!   blobs/sha256/ab/<hex>                            layer cache
+//!   packs/sha256/ab/<diff_id>.<kind>                 the same layers as squashfs blocks
 //!   claims/<recipe hex>.json                         "I am building this"
 //!   leases/<node>.json                               digests a node uses, one writer per file
 //!   tmp/  trash/                                     unfinished, and about to go
@@ -112,6 +113,7 @@ impl Layout {
             below("recipes/sha256", 1),
             below("refs", 2),
             below("blobs/sha256", 1),
+            below("packs/sha256", 1),
             below("claims", 0),
             below("leases", 0),
             below("tmp", 0),

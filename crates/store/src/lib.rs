@@ -7,7 +7,7 @@
 //!
 //! - [`layout`]: every path is made there. [`names`]: which names a path holds.
 //! - [`publish`]: an artifact appears whole or not at all. [`refs`]: what a name points at, with history and fencing.
-//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`]: the layer cache.
+//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`], [`packs`]: the layer cache.
 //! - [`claims`]: "I am building this". [`leases`]: "this node uses these".
 //!
 //! What is later garbage collected is decided from these files alone: refs (with tombstones), leases (with counters), recipes.
@@ -22,6 +22,7 @@ pub mod leases;
 pub mod leftovers;
 pub mod names;
 mod origins;
+pub mod packs;
 pub mod publish;
 pub mod recipes;
 pub mod refs;
@@ -35,6 +36,7 @@ pub use error::Error;
 pub use layout::Layout;
 pub use leases::{Lease, LeaseWriter};
 pub use leftovers::Leftover;
+pub use packs::{Packs, PendingPack};
 pub use publish::{Linked, Pending, Visibility};
 pub use recipes::RecipeRecord;
 pub use refs::{Provenance, Ref, RefContent, Written};

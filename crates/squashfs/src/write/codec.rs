@@ -39,6 +39,13 @@ impl Codec {
         }
     }
 
+    /// Codec and level as a pack names them.
+    pub(super) fn number(self) -> (u16, i32) {
+        match self {
+            Self::Zstd { level } | Self::Gzip { level } => (self.id() as u16, level),
+        }
+    }
+
     /// The option block behind the superblock: zstd `u32 level`; gzip `u32 level, u16 window bits, u16 strategies`.
     ///
     /// As squashfs-tools does, gzip's default (9, 15, 0) is left out. libdeflate's levels 10 to 12 have no name in
@@ -76,6 +83,16 @@ impl Codec {
             Self::Zstd { .. } => zstd::zstd_safe::compress_bound(bytes),
             // zlib's bound for stored blocks, with libdeflate's shortest block of 5000 bytes.
             Self::Gzip { .. } => bytes + 5 * (bytes / 5000 + 1) + 6 + 8,
+        }
+    }
+}
+
+/// Unpacks a block of ours; the length. For the odd block: it keeps no context.
+pub(super) fn decompress(codec: Codec, packed: &[u8], room: &mut [u8]) -> std::io::Result<usize> {
+    match codec {
+        Codec::Zstd { .. } => zstd::bulk::decompress_to_buffer(packed, room),
+        Codec::Gzip { .. } => {
+            libdeflater::Decompressor::new().zlib_decompress(packed, room).map_err(std::io::Error::other)
         }
     }
 }

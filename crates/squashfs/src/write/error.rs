@@ -1,5 +1,7 @@
 use std::io;
 
+use crate::write::pack::Fault;
+
 /// Why an image was not written. Paths are those inside the image, `/` first.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +26,8 @@ pub enum Error {
     Panicked { doing: &'static str },
     #[error("the image writer stopped after an earlier error")]
     Stopped,
+    #[error("the pack of the layer with diff_id {} {fault}", hex(diff_id))]
+    Pack { diff_id: [u8; 32], fault: Fault },
     #[error("{call} was called {found} a layer; this is a bug of siforge")]
     Layer { call: &'static str, found: &'static str },
 
@@ -55,4 +59,8 @@ pub enum Error {
     TooMany { what: &'static str },
     #[error("the table of {what} takes {bytes} bytes, squashfs can refer to 4 GiB of it")]
     TableTooLarge { what: &'static str, bytes: usize },
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -19,13 +19,15 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use siforge_rootfs::InodeId;
 
-use crate::write::Error;
-use crate::write::blocks::Task;
+use crate::write::blocks::{Origin, Part, Task};
+use crate::write::pack::{Pack, Small};
 use crate::write::pipeline::Slot;
+use crate::write::{Error, Mode};
 
 /// Where groups get their memory and go when they are full.
 pub(super) trait Slots {
@@ -53,16 +55,36 @@ enum Content {
 }
 
 struct Member {
-    hash: Hash,
+    /// The number of the content.
+    content: usize,
     offset: usize,
     size: usize,
     /// The visible files that have these contents.
     inodes: Vec<InodeId>,
 }
 
+/// Where the open group's bytes are.
+enum Bytes {
+    Slot(Slot),
+    /// In the layer's pack.
+    Packed,
+}
+
 struct Open {
-    slot: Slot,
+    /// Its number among the layer's groups.
+    ordinal: u32,
+    bytes: Bytes,
     members: Vec<Member>,
+}
+
+impl Open {
+    /// Bytes that still fit.
+    fn room(&self) -> usize {
+        match &self.bytes {
+            Bytes::Slot(slot) => slot.input.len() - slot.used,
+            Bytes::Packed => 0,
+        }
+    }
 }
 
 struct Refill {
@@ -76,114 +98,209 @@ pub(super) struct Groups {
     refill: Option<Refill>,
     /// What does not fit behind the open group is read into this; it becomes the next group unless it is a duplicate.
     spare: Option<Slot>,
-    /// The layer's contents so far.
-    contents: HashMap<Hash, Content>,
+    /// The layer's contents so far, by their number: the order of their first files.
+    contents: Vec<Content>,
+    numbers: HashMap<Hash, usize>,
+    /// Groups begun in the layer.
+    begun: u32,
+    /// The layer's contents for the record.
+    smalls: Vec<Small>,
     fragments: u32,
     places: HashMap<InodeId, Place>,
 }
 
 impl Groups {
-    /// Reads a file of 1 to less than block size bytes. `inode` is None when it is hidden.
+    /// Reads a file of 1 to less than block size bytes; the number of its content. `inode` is None when it is hidden.
     pub(super) fn add(
         &mut self,
         inode: Option<InodeId>,
         size: usize,
         data: &mut dyn Read,
+        mode: &Mode,
         slots: &impl Slots,
-    ) -> Result<(), Error> {
+    ) -> Result<u32, Error> {
         // A new content goes behind the open group if it fits there, and there it is read.
-        let fits = self.open.as_mut().filter(|open| open.slot.input.len() - open.slot.used >= size);
-        let room = match fits {
-            Some(open) => &mut open.slot.input[open.slot.used..][..size],
-            None => match &mut self.spare {
+        let room = match &mut self.open {
+            Some(Open { bytes: Bytes::Slot(slot), .. }) if slot.input.len() - slot.used >= size => {
+                &mut slot.input[slot.used..][..size]
+            }
+            _ => match &mut self.spare {
                 Some(spare) => &mut spare.input[..size],
                 empty => &mut empty.insert(slots.slot()?).input[..size],
             },
         };
         data.read_exact(room).map_err(|source| Error::Read { size: size as u64, source })?;
         let hash: Hash = Sha256::digest(&*room).into();
-        match (self.contents.get(&hash), inode) {
-            (None, inode) => self.add_new(inode, size, hash, slots),
-            (Some(_), None) => Ok(()),
-            (Some(Content::Open(index)), Some(inode)) => {
-                // Only the open group's members are in this state.
+        let Some(&number) = self.numbers.get(&hash) else {
+            let number = self.contents.len();
+            self.numbers.insert(hash, number);
+            self.add_new(inode, size, mode, slots)?;
+            return Ok(number as u32);
+        };
+        if let (Content::Dropped, Some(inode)) = (&self.contents[number], inode) {
+            let place = refill(&mut self.refill, &mut self.fragments, room, slots)?;
+            self.contents[number] = Content::At(place);
+            self.places.insert(inode, place);
+        } else {
+            self.add_known(inode, number);
+        }
+        Ok(number as u32)
+    }
+
+    /// One more file of a content that is in the open group or in the image.
+    fn add_known(&mut self, inode: Option<InodeId>, number: usize) {
+        let Some(inode) = inode else { return };
+        match &self.contents[number] {
+            // Only the open group's members are in this state.
+            Content::Open(index) => {
                 if let Some(member) = self.open.as_mut().and_then(|open| open.members.get_mut(*index)) {
                     member.inodes.push(inode);
                 }
-                Ok(())
             }
-            (Some(Content::At(place)), Some(inode)) => {
+            Content::At(place) => {
                 self.places.insert(inode, *place);
-                Ok(())
             }
-            (Some(Content::Dropped), Some(inode)) => {
-                let place = refill(&mut self.refill, &mut self.fragments, room, slots)?;
-                self.contents.insert(hash, Content::At(place));
-                self.places.insert(inode, place);
-                Ok(())
-            }
+            Content::Dropped => {}
         }
     }
 
     /// Takes the bytes just read as a new member.
-    fn add_new(&mut self, inode: Option<InodeId>, size: usize, hash: Hash, slots: &impl Slots) -> Result<(), Error> {
-        let full = self.open.as_ref().is_some_and(|open| open.slot.input.len() - open.slot.used < size);
-        if full {
-            self.close(slots)?;
+    fn add_new(&mut self, inode: Option<InodeId>, size: usize, mode: &Mode, slots: &impl Slots) -> Result<(), Error> {
+        if self.open.as_ref().is_some_and(|open| open.room() < size) {
+            self.close(mode, slots)?;
         }
         let open = match (&mut self.open, self.spare.take()) {
             (Some(open), spare) => {
                 self.spare = spare;
                 open
             }
-            (empty, Some(spare)) => empty.insert(Open { slot: spare, members: Vec::new() }),
+            (empty, Some(spare)) => {
+                let ordinal = take_number(&mut self.begun)?;
+                empty.insert(Open { ordinal, bytes: Bytes::Slot(spare), members: Vec::new() })
+            }
             // `add` reads into the spare slot when there is no open group.
             (None, None) => return Err(Error::Stopped),
         };
-        let offset = open.slot.used;
-        open.slot.used += size;
-        self.contents.insert(hash, Content::Open(open.members.len()));
-        open.members.push(Member { hash, offset, size, inodes: inode.into_iter().collect() });
+        let Bytes::Slot(slot) = &mut open.bytes else { return Err(Error::Stopped) };
+        let offset = slot.used;
+        slot.used += size;
+        if matches!(mode, Mode::Record { .. }) {
+            self.smalls.push(Small { group: open.ordinal, offset: offset as u32, size: size as u32 });
+        }
+        let content = self.contents.len();
+        self.contents.push(Content::Open(open.members.len()));
+        open.members.push(Member { content, offset, size, inodes: inode.into_iter().collect() });
         Ok(())
     }
 
-    fn close(&mut self, slots: &impl Slots) -> Result<(), Error> {
-        let Some(open) = self.open.take() else {
+    /// A file whose content is number `content` of the layer's pack: as [`Groups::add`], without reading it. False if the
+    /// pack contradicts itself.
+    pub(super) fn add_packed(
+        &mut self,
+        inode: Option<InodeId>,
+        content: u32,
+        pack: &Arc<Pack>,
+        slots: &impl Slots,
+    ) -> Result<bool, Error> {
+        let (number, small) = (content as usize, pack.small(content));
+        if number < self.contents.len() {
+            if let (Content::Dropped, Some(inode)) = (&self.contents[number], inode) {
+                let place = self.refill_packed(pack, small, slots)?;
+                self.contents[number] = Content::At(place);
+                self.places.insert(inode, place);
+            } else {
+                self.add_known(inode, number);
+            }
+            return Ok(true);
+        }
+        if number > self.contents.len() {
+            return Ok(false);
+        }
+        let open = match self.open.take() {
+            Some(open) if open.ordinal == small.group => self.open.insert(open),
+            other => {
+                self.open = other;
+                self.close(&Mode::Pack(pack.clone()), slots)?;
+                self.open.insert(Open { ordinal: small.group, bytes: Bytes::Packed, members: Vec::new() })
+            }
+        };
+        self.contents.push(Content::Open(open.members.len()));
+        open.members.push(Member {
+            content: number,
+            offset: small.offset as usize,
+            size: small.size as usize,
+            inodes: inode.into_iter().collect(),
+        });
+        Ok(true)
+    }
+
+    fn refill_packed(&mut self, pack: &Arc<Pack>, small: Small, slots: &impl Slots) -> Result<Place, Error> {
+        let slot = unpack(pack, small.group, slots)?;
+        let bytes = &slot.input[small.offset as usize..][..small.size as usize];
+        let place = refill(&mut self.refill, &mut self.fragments, bytes, slots);
+        slots.release(slot);
+        place
+    }
+
+    fn close(&mut self, mode: &Mode, slots: &impl Slots) -> Result<(), Error> {
+        let Some(Open { ordinal, mut bytes, members }) = self.open.take() else {
             return Ok(());
         };
-        let whole = open.members.iter().all(|member| !member.inodes.is_empty());
+        let visible = members.iter().filter(|member| !member.inodes.is_empty()).count();
+        let whole = visible == members.len();
         let fragment = if whole { take_number(&mut self.fragments)? } else { 0 };
-        for member in &open.members {
+        if let (Mode::Pack(pack), false) = (mode, whole || visible == 0) {
+            bytes = Bytes::Slot(unpack(pack, ordinal, slots)?);
+        }
+        for member in &members {
             let content = if member.inodes.is_empty() {
                 Content::Dropped
             } else if whole {
                 Content::At(Place { fragment, offset: member.offset as u32, size: member.size as u32 })
-            } else {
-                let bytes = &open.slot.input[member.offset..][..member.size];
+            } else if let Bytes::Slot(slot) = &bytes {
+                let bytes = &slot.input[member.offset..][..member.size];
                 Content::At(refill(&mut self.refill, &mut self.fragments, bytes, slots)?)
+            } else {
+                continue;
             };
             if let Content::At(place) = content {
                 self.places.extend(member.inodes.iter().map(|inode| (*inode, place)));
             }
-            self.contents.insert(member.hash, content);
+            self.contents[member.content] = content;
         }
-        match whole {
-            true => slots.submit(open.slot, Task::Group { fragment }),
-            false => slots.release(open.slot),
+        let group = Part::Group { fragment, ordinal: Some(ordinal) };
+        match (bytes, mode) {
+            (Bytes::Slot(slot), _) if whole => {
+                slots.submit(slot, Task { part: group, from: Origin::Slot, record: mode.record() });
+            }
+            (Bytes::Slot(slot), Mode::Record { number, hidden }) if visible > 0 || *hidden => {
+                let part = Part::HiddenGroup { ordinal };
+                slots.submit(slot, Task { part, from: Origin::Slot, record: Some(*number) });
+            }
+            (Bytes::Slot(slot), _) => slots.release(slot),
+            (Bytes::Packed, Mode::Pack(pack)) if whole => {
+                let piece = pack.group(ordinal).map_err(|fault| blame(pack, fault))?;
+                let from = Origin::Pack(pack.clone(), piece);
+                slots.submit(slots.slot()?, Task { part: group, from, record: None });
+            }
+            (Bytes::Packed, _) => {}
         }
         Ok(())
     }
 
-    pub(super) fn end_layer(&mut self, slots: &impl Slots) -> Result<(), Error> {
-        self.close(slots)?;
+    /// The layer's contents, for the record.
+    pub(super) fn end_layer(&mut self, mode: &Mode, slots: &impl Slots) -> Result<Vec<Small>, Error> {
+        self.close(mode, slots)?;
         if let Some(refill) = self.refill.take() {
-            slots.submit(refill.slot, Task::Group { fragment: refill.fragment });
+            submit_refill(refill, slots);
         }
         if let Some(spare) = self.spare.take() {
             slots.release(spare);
         }
         self.contents.clear();
-        Ok(())
+        self.numbers.clear();
+        self.begun = 0;
+        Ok(std::mem::take(&mut self.smalls))
     }
 
     pub(super) fn into_places(self) -> HashMap<InodeId, Place> {
@@ -191,10 +308,35 @@ impl Groups {
     }
 }
 
+/// A pack's group, uncompressed.
+fn unpack(pack: &Arc<Pack>, group: u32, slots: &impl Slots) -> Result<Slot, Error> {
+    let piece = pack.group(group).map_err(|fault| blame(pack, fault))?;
+    let mut slot = slots.slot()?;
+    match pack.unpack(&piece, &mut slot.input) {
+        Ok(used) => {
+            slot.used = used;
+            Ok(slot)
+        }
+        Err(fault) => {
+            slots.release(slot);
+            Err(blame(pack, fault))
+        }
+    }
+}
+
+fn blame(pack: &Pack, fault: super::pack::Fault) -> Error {
+    Error::Pack { diff_id: pack.key().diff_id, fault }
+}
+
+fn submit_refill(refill: Refill, slots: &impl Slots) {
+    let part = Part::Group { fragment: refill.fragment, ordinal: None };
+    slots.submit(refill.slot, Task { part, from: Origin::Slot, record: None });
+}
+
 /// Copies a member to the refill group. Not a method: the bytes may lie in a slot of the groups.
 fn refill(current: &mut Option<Refill>, fragments: &mut u32, bytes: &[u8], slots: &impl Slots) -> Result<Place, Error> {
     if let Some(full) = current.take_if(|refill| refill.slot.input.len() - refill.slot.used < bytes.len()) {
-        slots.submit(full.slot, Task::Group { fragment: full.fragment });
+        submit_refill(full, slots);
     }
     let refill = match current {
         Some(refill) => refill,
@@ -236,7 +378,7 @@ mod tests {
         }
 
         fn submit(&self, slot: Slot, task: Task) {
-            let Task::Group { fragment } = task else { panic!("only groups come from here") };
+            let Part::Group { fragment, .. } = task.part else { panic!("only groups come from here") };
             self.groups.borrow_mut().push((fragment, String::from_utf8(slot.block().to_vec()).unwrap()));
             *self.out.borrow_mut() -= 1;
         }
@@ -250,10 +392,10 @@ mod tests {
             for (number, file) in layer.split_whitespace().enumerate() {
                 let contents = file.to_ascii_lowercase();
                 let inode = (file == contents).then_some((visible.len() + 1000 * number) as InodeId);
-                groups.add(inode, contents.len(), &mut contents.as_bytes(), &kept).unwrap();
+                groups.add(inode, contents.len(), &mut contents.as_bytes(), &Mode::Plain, &kept).unwrap();
                 visible.extend(inode.map(|inode| (inode, contents)));
             }
-            groups.end_layer(&kept).unwrap();
+            groups.end_layer(&Mode::Plain, &kept).unwrap();
         }
         assert_eq!(*kept.out.borrow(), 0, "{layers}: slots come back");
         let written = kept.groups.borrow();

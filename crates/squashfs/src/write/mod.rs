@@ -27,19 +27,22 @@ mod groups;
 mod inodes;
 mod metadata;
 mod order;
+pub mod pack;
 mod pipeline;
 mod tables;
 mod xattrs;
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
 use siforge_rootfs::{Contents, InodeId, Tree};
 
-use blocks::{Blocks, FileEnd, Packed, Packer, Task};
+use blocks::{Blocks, FileEnd, Origin, Packed, Packer, Part, Task};
 use codec::Compressor;
 use groups::{Groups, Slots};
-use pipeline::{Pack, Pipeline, Slot};
+use pack::{LayerRows, Pack, Recorded, Scratch};
+use pipeline::{Pipeline, Slot};
 
 pub use codec::Codec;
 pub use error::Error;
@@ -133,6 +136,41 @@ impl Slots for Packing {
     }
 }
 
+/// How the contents of a layer come, and what is kept of them.
+#[derive(Clone, Debug, Default)]
+pub enum Layer {
+    #[default]
+    Plain,
+    /// A pack is to be made of it; `hidden`: with what the image does not show, too.
+    Record { hidden: bool },
+    /// They are in this pack, and not read.
+    Pack(Arc<Pack>),
+}
+
+/// [`Layer`], begun.
+enum Mode {
+    Plain,
+    /// `number` among the recorded layers.
+    Record {
+        number: u32,
+        hidden: bool,
+    },
+    Pack(Arc<Pack>),
+}
+
+impl Mode {
+    fn record(&self) -> Option<u32> {
+        match self {
+            Self::Record { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn records_hidden(&self) -> bool {
+        matches!(self, Self::Record { hidden: true, .. })
+    }
+}
+
 /// Writes one image. File contents come first, through [`Contents`]; then [`Writer::finish`] writes the tables.
 ///
 /// After an error all further calls answer [`Error::Stopped`]. Dropping the writer ends its threads; the file then holds
@@ -142,32 +180,82 @@ pub struct Writer {
     packing: Packing,
     groups: Groups,
     in_layer: bool,
+    next: Layer,
+    mode: Mode,
+    /// Of the layer that is written: its files so far, noted only if it is recorded.
+    rows: Vec<(u64, u32)>,
+    files: u32,
+    recorded: Vec<LayerRows>,
+    records: bool,
+    /// The diff_id of a pack that lacks what is needed: nothing more is written, and there will be no image. But the layers
+    /// may go on: the caller may yet find that this pass is in vain, and that the next one needs less.
+    lacking: Option<[u8; 32]>,
 }
 
 impl Writer {
     /// The image starts at `offset` of `file`, which may hold anything before that and is written with pwrite.
     /// All of the file from `offset` on belongs to the writer.
     pub fn new(file: File, offset: u64, options: Options) -> Result<Self, Error> {
+        Self::start(file, offset, options, None)
+    }
+
+    /// A writer that can record layers; `scratch` holds what the image does not.
+    pub fn recording(file: File, offset: u64, options: Options, scratch: Arc<Scratch>) -> Result<Self, Error> {
+        Self::start(file, offset, options, Some(scratch))
+    }
+
+    fn start(file: File, offset: u64, options: Options, scratch: Option<Arc<Scratch>>) -> Result<Self, Error> {
         let means = options.check()?;
         let block = options.block_size as usize;
         let packer = |_| {
             let packer = Packer { compressor: Compressor::new(options.codec)? };
-            Ok(Box::new(packer) as Box<dyn Pack<Task, Packed>>)
+            Ok(Box::new(packer) as Box<dyn pipeline::Pack<Task, Packed>>)
         };
         let packers = (0..means.workers).map(packer).collect::<Result<_, Error>>()?;
         let zeros = |bytes: usize| vec![0; bytes].into_boxed_slice();
         let slot = |_| Slot { input: zeros(block), used: 0, output: zeros(options.codec.bound(block)) };
         let slots = (0..means.slots).map(slot).collect();
-        let blocks = Blocks::new(file, offset, tables::data_start(&options));
+        let records = scratch.is_some();
+        let blocks = Blocks::new(file, offset, tables::data_start(&options), scratch);
         let packing = Pipeline::start(packers, blocks, slots)?;
-        Ok(Self { options, packing, groups: Groups::default(), in_layer: false })
+        Ok(Self {
+            options,
+            packing,
+            groups: Groups::default(),
+            in_layer: false,
+            next: Layer::Plain,
+            mode: Mode::Plain,
+            rows: Vec::new(),
+            files: 0,
+            recorded: Vec::new(),
+            records,
+            lacking: None,
+        })
+    }
+
+    /// How the layer that begins next is read; each one after it is [`Layer::Plain`] again. A writer without scratch file
+    /// records nothing.
+    pub fn next_layer(&mut self, layer: Layer) {
+        self.next = layer;
     }
 
     /// Writes the tables and the superblock, and ends the file behind the image.
     pub fn finish(self, tree: &Tree) -> Result<Finished, Error> {
+        self.finish_recorded(tree).map(|(finished, _)| finished)
+    }
+
+    /// As [`Writer::finish`]; and what was noted of the recorded layers, in their order.
+    pub fn finish_recorded(self, tree: &Tree) -> Result<(Finished, Vec<Recorded>), Error> {
         self.expect("finish", false)?;
-        let blocks = self.packing.finish()?;
-        tables::write(tree, &blocks, &self.groups.into_places(), &self.options)
+        if let Some(diff_id) = self.lacking {
+            return Err(Error::Pack { diff_id, fault: pack::Fault::Lacks });
+        }
+        let mut blocks = self.packing.finish()?;
+        let finished = tables::write(tree, &blocks, &self.groups.into_places(), &self.options)?;
+        let mut sinks = blocks.take_records();
+        sinks.resize_with(self.recorded.len(), Default::default);
+        let recorded = self.recorded.into_iter().zip(sinks).map(|(rows, sink)| Recorded::new(rows, sink));
+        Ok((finished, recorded.collect()))
     }
 
     /// Fails unless a call comes inside a layer, or outside of all.
@@ -181,7 +269,11 @@ impl Writer {
     }
 
     /// A failure ends the threads: an image with something left out must not be finished.
-    fn settle(&self, result: Result<(), Error>) -> Result<(), Error> {
+    fn settle(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(Error::Pack { diff_id, fault: pack::Fault::Lacks }) = result {
+            self.lacking = Some(diff_id);
+            return Ok(());
+        }
         if result.is_err() {
             self.packing.stop();
         }
@@ -190,27 +282,108 @@ impl Writer {
 
     fn add(&mut self, inode: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Error> {
         self.expect("file", true)?;
-        match (inode, size) {
-            (_, 0) => Ok(()),
-            (_, small) if small < u64::from(self.options.block_size) => {
-                self.groups.add(inode, small as usize, data, &self.packing)
-            }
-            (Some(inode), _) => self.add_blocks(inode, size, data),
-            (None, _) => Ok(()),
+        let number = self.files;
+        self.files = number.checked_add(1).ok_or(Error::TooMany { what: "files in a layer" })?;
+        if self.lacking.is_some() {
+            return Ok(());
         }
+        if let Mode::Pack(pack) = &self.mode {
+            return self.add_packed(inode, size, number, &pack.clone());
+        }
+        let content = match (inode, size) {
+            (_, 0) => 0,
+            (_, small) if small < u64::from(self.options.block_size) => {
+                self.groups.add(inode, small as usize, data, &self.mode, &self.packing)?
+            }
+            (Some(inode), _) => {
+                self.add_blocks(size, data, |last| Part::File {
+                    end: last.then_some(FileEnd { inode, size, number, key: None }),
+                })?;
+                0
+            }
+            (None, _) if self.mode.records_hidden() => {
+                self.add_blocks(size, data, |last| Part::HiddenFile { end: last.then_some((number, size)) })?;
+                0
+            }
+            (None, _) => 0,
+        };
+        if self.mode.record().is_some() {
+            self.rows.push((size, content));
+        }
+        Ok(())
     }
 
-    fn add_blocks(&self, inode: InodeId, size: u64, data: &mut dyn Read) -> Result<(), Error> {
+    fn add_blocks(&self, size: u64, data: &mut dyn Read, part: impl Fn(bool) -> Part) -> Result<(), Error> {
         let mut left = size;
         while left > 0 {
             let mut slot = self.packing.slot()?;
             slot.used = left.min(u64::from(self.options.block_size)) as usize;
             data.read_exact(&mut slot.input[..slot.used]).map_err(|source| Error::Read { size, source })?;
             left -= slot.used as u64;
-            let end = (left == 0).then_some(FileEnd { inode, size });
-            self.packing.submit(slot, Task::File { end });
+            let record = self.mode.record();
+            self.packing.submit(slot, Task { part: part(left == 0), from: Origin::Slot, record });
         }
         Ok(())
+    }
+
+    /// A file of a layer whose pack is there.
+    fn add_packed(&mut self, inode: Option<InodeId>, size: u64, number: u32, pack: &Arc<Pack>) -> Result<(), Error> {
+        let blame = |fault| Error::Pack { diff_id: pack.key().diff_id, fault };
+        let contradiction = || blame(pack::Fault::Damaged("its files are not those of its framing"));
+        let row = pack.files().get(number as usize).filter(|row| row.size == size);
+        let content = row.ok_or_else(contradiction)?.content;
+        let block_size = u64::from(self.options.block_size);
+        if size == 0 {
+            return Ok(());
+        }
+        if size < block_size {
+            let sound = self.groups.add_packed(inode, content, pack, &self.packing)?;
+            return if sound { Ok(()) } else { Err(contradiction()) };
+        }
+        let Some(inode) = inode else {
+            return Ok(());
+        };
+        let large = pack.large(content).map_err(blame)?;
+        let count = size.div_ceil(block_size);
+        for block in 0..count {
+            let mut slot = self.packing.slot()?;
+            slot.used = block_size.min(size - block * block_size) as usize;
+            let end = FileEnd { inode, size, number, key: Some(large.key) };
+            let part = Part::File { end: (block + 1 == count).then_some(end) };
+            let from = Origin::Pack(pack.clone(), pack.block(&large, block as usize));
+            self.packing.submit(slot, Task { part, from, record: None });
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.expect("begin_layer", false)?;
+        self.mode = match std::mem::take(&mut self.next) {
+            Layer::Record { hidden } if self.records => Mode::Record { number: self.recorded.len() as u32, hidden },
+            Layer::Plain | Layer::Record { .. } => Mode::Plain,
+            Layer::Pack(pack) => Mode::Pack(pack),
+        };
+        self.in_layer = true;
+        self.files = 0;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.expect("end_layer", true)?;
+        if self.lacking.is_some() {
+            return Ok(());
+        }
+        let smalls = self.groups.end_layer(&self.mode, &self.packing)?;
+        if self.mode.record().is_some() {
+            self.recorded.push(LayerRows { files: std::mem::take(&mut self.rows), smalls });
+        }
+        match &self.mode {
+            Mode::Pack(pack) if pack.files().len() != self.files as usize => Err(Error::Pack {
+                diff_id: pack.key().diff_id,
+                fault: pack::Fault::Damaged("its files are not those of its framing"),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -218,9 +391,8 @@ impl Contents for Writer {
     type Error = Error;
 
     fn begin_layer(&mut self) -> Result<(), Error> {
-        self.settle(self.expect("begin_layer", false))?;
-        self.in_layer = true;
-        Ok(())
+        let result = self.begin();
+        self.settle(result)
     }
 
     fn file(&mut self, inode: Option<InodeId>, size: u64, data: &mut dyn Read) -> Result<(), Error> {
@@ -229,7 +401,7 @@ impl Contents for Writer {
     }
 
     fn end_layer(&mut self) -> Result<(), Error> {
-        let result = self.expect("end_layer", true).and_then(|()| self.groups.end_layer(&self.packing));
+        let result = self.end();
         self.in_layer = false;
         self.settle(result)
     }

@@ -1,0 +1,121 @@
+//! A record becomes a pack: its pieces are copied from the finished image and the scratch file in long runs.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+
+use super::index::{FileRow, Index, Trailer, stored};
+use super::record::IN_SCRATCH;
+use super::{ABSENT, FramingRecord, Key, Recorded, Scratch};
+
+const INDEX_LEVEL: i32 = 1;
+
+/// A pack that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Nothing is absent.
+    pub complete: bool,
+    pub bytes: u64,
+}
+
+/// Bytes of one of the two files, and where they go.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    from: u64,
+    to: u64,
+    bytes: u64,
+}
+
+impl Recorded {
+    /// Writes the pack of `key` into `out`, an empty file. `image`: the file whose squashfs begins at `base`.
+    pub fn save(
+        self,
+        key: &Key,
+        framing: FramingRecord,
+        (image, base): (&File, u64),
+        scratch: &Scratch,
+        out: &File,
+    ) -> io::Result<Saved> {
+        if scratch.has_failed() {
+            return Err(io::Error::other("the scratch file could not be written"));
+        }
+        if framing.places.len() != self.rows.files.len() {
+            return Err(io::Error::other("the tar's files are not those that were written; this is a bug of siforge"));
+        }
+        let file = |(number, place): (usize, &u64)| FileRow {
+            size: self.rows.files[number].0,
+            place: *place,
+            content: self.content(number, key.block_size),
+        };
+        let mut index = Index {
+            frames: framing.frames,
+            files: framing.places.iter().enumerate().map(file).collect(),
+            smalls: self.rows.smalls,
+            groups: self.sink.groups,
+            larges: self.sink.larges,
+            blocks: self.sink.blocks,
+        };
+        let runs = place(&mut index);
+        copy(&runs, (image, base), scratch.file(), out)?;
+        finish(&index, key, runs.iter().map(|run| run.bytes).sum(), out)
+    }
+}
+
+/// Gives each piece its place in the pack: in the order in which they lie, so that neighbours stay neighbours.
+fn place(index: &mut Index) -> Vec<Run> {
+    let frames = index.frames.iter_mut().map(|frame| (&mut frame.offset, frame.bytes));
+    let groups = index.groups.iter_mut().filter(|group| group.offset != ABSENT);
+    let groups = groups.map(|group| (&mut group.offset, stored(group.word)));
+    let blocks = index.blocks.iter_mut().filter(|block| block.word != 0);
+    let blocks = blocks.map(|block| (&mut block.offset, stored(block.word)));
+    let mut pieces: Vec<_> = frames.chain(groups).chain(blocks).collect();
+    pieces.sort_by_key(|(offset, _)| **offset);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut end = 0;
+    for (offset, bytes) in pieces {
+        let (from, bytes) = (*offset, u64::from(bytes));
+        *offset = end;
+        match runs.last_mut() {
+            Some(last) if last.from + last.bytes == from => last.bytes += bytes,
+            _ => runs.push(Run { from, to: end, bytes }),
+        }
+        end += bytes;
+    }
+    runs
+}
+
+/// [`io::copy`] between files is copy_file_range where the kernel has it.
+fn copy(runs: &[Run], (image, base): (&File, u64), scratch: &File, out: &File) -> io::Result<()> {
+    let (mut out, mut scratch, mut image) = (out, scratch, image);
+    for run in runs {
+        let (from, at) = match run.from & IN_SCRATCH {
+            0 => (&mut image, base + run.from),
+            _ => (&mut scratch, run.from & !IN_SCRATCH),
+        };
+        from.seek(SeekFrom::Start(at))?;
+        out.seek(SeekFrom::Start(run.to))?;
+        if io::copy(&mut from.take(run.bytes), &mut out)? != run.bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+fn finish(index: &Index, key: &Key, offset: u64, out: &File) -> io::Result<Saved> {
+    let raw = index.encode();
+    let packed = zstd::bulk::compress(&raw, INDEX_LEVEL)?;
+    let trailer = Trailer {
+        complete: index.is_complete(key.block_size),
+        offset,
+        bytes: packed.len() as u64,
+        unpacked: raw.len() as u64,
+        hash: Sha256::digest(&packed).into(),
+    };
+    out.write_all_at(&packed, offset)?;
+    let end = offset + trailer.bytes;
+    let trailer_bytes = trailer.encode(key);
+    out.write_all_at(&trailer_bytes, end)?;
+    Ok(Saved { complete: trailer.complete, bytes: end + trailer_bytes.len() as u64 })
+}
