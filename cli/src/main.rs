@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod error;
 mod files;
+mod fuse;
 mod inspect;
 mod launch;
 mod pull;

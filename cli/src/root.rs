@@ -2,14 +2,14 @@
 //!
 //! | target | root | ordinary user |
 //! |---|---|---|
-//! | store image | agent's mount; without agent and with SIFORGE_STORE: own loop mount | agent's mount, id-mapped; else unpacked |
-//! | .sif file, docker:// (cache) | own loop mount | unpacked into the cache |
+//! | store image | agent's mount; without agent and with SIFORGE_STORE: own loop mount | agent's mount, id-mapped; else as a .sif |
+//! | .sif file, docker:// (cache) | own loop mount | served over FUSE; without /dev/fuse: unpacked into the cache |
 //! | directory | as it is | as it is |
 
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::unpacked;
+use crate::{fuse, unpacked};
 use siforge_agent_api::{Client, MountRequest};
 use siforge_launch::{Groups, Host, RootFs, UserNamespace};
 use siforge_reference::{Context, Reference, StoreRef};
@@ -191,7 +191,29 @@ fn sif_file(global: &Global, config: &Config, namespace: bool, path: &Path, show
     sif(global, config, namespace, path, file, shown)
 }
 
-/// Root mounts the partition itself; an ordinary user cannot, and gets an unpacked copy.
+/// Over FUSE if the host allows it, else unpacked.
+fn for_user(
+    global: &Global,
+    config: &Config,
+    path: &Path,
+    file: File,
+    partition: &Partition,
+) -> Result<(OwnedRoot, Option<(UserNamespace, Groups)>), Error> {
+    let (namespace, reason) = match fuse::mount(path, &file, partition) {
+        Ok((mount, namespace)) => {
+            note(global, format_args!("{}: served over FUSE", path.display()));
+            return Ok((OwnedRoot::Mount(mount), Some((namespace, Groups::OwnOnly))));
+        }
+        Err(refused) => (refused.namespace, refused.reason),
+    };
+    note(global, format_args!("{}: not over FUSE: {reason}", path.display()));
+    let root = unpacked::open(&config.cache, path, file, partition, |reason| note(global, reason))?;
+    let fd = File::open(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
+    let namespace = namespace.map_or_else(UserNamespace::create, Ok)?;
+    Ok((OwnedRoot::Directory { fd: fd.into(), path: root }, Some((namespace, Groups::OwnOnly))))
+}
+
+/// Root mounts the partition itself; an ordinary user cannot.
 fn sif(
     global: &Global,
     config: &Config,
@@ -204,20 +226,14 @@ fn sif(
     let sif = Sif::open(file).map_err(sif_error)?;
     let partition: Partition = sif.primary_partition().map_err(sif_error)?;
     let file = sif.into_file();
-    let root = if namespace {
-        let root = unpacked::open(&config.cache, path, file, &partition, |reason| note(global, reason))?;
-        let fd = File::open(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
-        OwnedRoot::Directory { fd: fd.into(), path: root }
+    let (root, namespace) = if namespace {
+        for_user(global, config, path, file, &partition)?
     } else {
         note(global, format_args!("{}: own loop mount", path.display()));
-        OwnedRoot::Mount(siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?)
+        let mount = siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?;
+        (OwnedRoot::Mount(mount), None)
     };
-    Ok(Opened {
-        root,
-        namespace: own_namespace(namespace)?,
-        container: shown.to_owned(),
-        name: path.file_name().unwrap_or(shown).to_owned(),
-    })
+    Ok(Opened { root, namespace, container: shown.to_owned(), name: path.file_name().unwrap_or(shown).to_owned() })
 }
 
 /// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread.

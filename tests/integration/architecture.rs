@@ -46,7 +46,7 @@ invariants! {
 }
 
 /// What each package may use of the others, dev-dependencies aside. operator and node-agent never see each other.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("siforge-crds", &[]),
     ("siforge-reference", &[]),
     ("siforge-oci", &["siforge-reference"]),
@@ -54,6 +54,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("siforge-squashfs", &["siforge-rootfs"]),
     ("siforge-sif", &[]),
     ("siforge-store", &["siforge-reference"]),
+    ("siforge-fuse", &["siforge-squashfs"]),
     ("siforge-launch", &[]),
     ("siforge-agent-api", &[]),
     (
@@ -81,6 +82,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "siforge-oci",
             "siforge-build",
             "siforge-squashfs",
+            "siforge-fuse",
             "siforge-store",
             "siforge-sif",
             "siforge-launch",

@@ -1,7 +1,7 @@
 //! Namespaces, id maps, mounts and the process, from a pure [`Plan`].
 //!
 //! Knows nothing of SIF, OCI or Slurm: it gets a descriptor, an offset, a file system type and a Plan.
-//! All `unsafe` of the project lives in [`syscall`] here (and at the C edge of node-agent/spank).
+//! All `unsafe` of the project lives in [`syscall`] and in `fuse` here (and at the C edge of node-agent/spank).
 //!
 //! ```text
 //!  Request + Host ── plan::make (pure) ──▶ Plan ── begin, enter_… / build_namespace ──▶ exec
@@ -16,6 +16,7 @@
 mod accounts;
 mod error;
 mod exec;
+mod fuse;
 mod host;
 mod image;
 mod loopdev;
@@ -30,6 +31,7 @@ mod userns;
 
 pub use error::Error;
 pub use exec::{Begun, begin, build_namespace, drop_privileges, enter_directory, join_namespace};
+pub use fuse::{clone_fuse_device, fuse_available, mount_fuse};
 pub use host::{Host, UserEntry, path_kind};
 pub use image::{attach, clone_detached, mount_loop_device, mount_squashfs};
 pub use loopdev::LoopDevice;

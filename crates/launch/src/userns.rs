@@ -1,5 +1,6 @@
 //! User namespaces: the caller's own, and the helper by which a mount is id-mapped.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -26,7 +27,10 @@ pub enum Groups {
 /// The new user namespace that this process is in, its uid mapped to itself.
 #[derive(Debug)]
 pub struct UserNamespace {
+    uid: u32,
     gid: u32,
+    /// Whether this process has written the gid_map: it can do so once.
+    mapped: Cell<bool>,
 }
 
 impl UserNamespace {
@@ -46,7 +50,7 @@ impl UserNamespace {
             },
         })?;
         write("/proc/self/uid_map", &format!("{uid} {uid} 1\n"))?;
-        Ok(UserNamespace { gid })
+        Ok(UserNamespace { uid, gid, mapped: Cell::new(false) })
     }
 
     /// A descriptor of it, for the agent to map groups.
@@ -55,13 +59,21 @@ impl UserNamespace {
         File::open(path).map(OwnedFd::from).map_err(Error::path("open", path))
     }
 
+    /// The user and group whose namespace it is, outside and inside.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
     /// Completes the id maps.
     pub(crate) fn map_groups(&self, groups: Groups) -> Result<(), Error> {
         match groups {
             Groups::MappedByAgent => Ok(()),
+            Groups::OwnOnly if self.mapped.get() => Ok(()),
             Groups::OwnOnly => {
                 write("/proc/self/setgroups", "deny")?;
-                write("/proc/self/gid_map", &format!("{} {} 1\n", self.gid, self.gid))
+                write("/proc/self/gid_map", &format!("{} {} 1\n", self.gid, self.gid))?;
+                self.mapped.set(true);
+                Ok(())
             }
         }
     }

@@ -92,9 +92,26 @@ pub mod flags {
 #[repr(u16)]
 pub enum CodecId {
     Gzip = 1,
+    /// Old and unloved: the kernel has never read it, only squashfs-tools and squashfs-tools-ng do.
+    Lzma = 2,
+    Lzo = 3,
     Xz = 4,
     Lz4 = 5,
     Zstd = 6,
+}
+
+impl CodecId {
+    pub fn from_u16(id: u16) -> Option<Self> {
+        Some(match id {
+            1 => Self::Gzip,
+            2 => Self::Lzma,
+            3 => Self::Lzo,
+            4 => Self::Xz,
+            5 => Self::Lz4,
+            6 => Self::Zstd,
+            _ => return None,
+        })
+    }
 }
 
 /// A place in a table of metadata blocks: `block << 16 | offset`, where `block` is the distance in bytes of the metadata

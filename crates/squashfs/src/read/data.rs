@@ -8,14 +8,18 @@
 //! data:        start ┤4711 B├┤4096 B├ …        without gaps
 //! tail:        the rest, size % block size, in a fragment block, if the inode has one
 //! ```
+//!
+//! Where a block lies is known only from all size words before it: `index.rs` remembers some of the sums.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use super::image::{Image, stored_size};
+use super::index::Index;
 use super::inode::{Body, File, Inode};
 use super::metadata::Cursor;
 use super::{Error, Reader};
+use crate::format::MetaRef;
 
 const BLOCK: &str = "data block";
 const FRAGMENT: &str = "fragment block";
@@ -89,18 +93,16 @@ impl Extents<'_> {
         if word == 0 {
             return Ok(Source::Hole);
         }
-        let stored = stored_size(BLOCK, place, word, self.block_size as usize)?;
-        Image::check(BLOCK, place, stored as u64, self.end)?;
-        self.place += stored as u64;
+        self.place = behind(place, word, self.block_size as usize, self.end)?;
         Ok(Source::Block { place, word })
     }
 }
 
-/// What unpacking needs again and again: at most twice the block size.
-#[derive(Default)]
-pub(super) struct Buffers {
-    stored: Vec<u8>,
-    unpacked: Vec<u8>,
+/// Where the block with this size word at `place` ends, which must lie within the image.
+fn behind(place: u64, word: u32, block_size: usize, end: u64) -> Result<u64, Error> {
+    let stored = stored_size(BLOCK, place, word, block_size)? as u64;
+    Image::check(BLOCK, place, stored, end)?;
+    Ok(place + stored)
 }
 
 impl Reader {
@@ -118,57 +120,110 @@ impl Reader {
         })
     }
 
-    /// Hands the bytes of an extent to `sink`; a hole has none, and `sink` is not called.
+    /// The same from the stretch on that holds `offset`.
+    fn extents_from(&self, inode: &Inode, offset: u64) -> Result<Extents<'_>, Error> {
+        let mut extents = self.extents(inode)?;
+        let (size, block_size) = (extents.file.size, extents.block_size);
+        let block = offset / block_size;
+        if offset >= size {
+            extents.at = size;
+        } else if extents.file.fragment.is_some() && block == size / block_size {
+            // The tail, which has no size word.
+            extents.at = block * block_size;
+        } else if block > 0 {
+            let (words, place) = self.block_place(inode.reference, &extents.file, block)?;
+            extents.cursor = self.cursor(self.inode_table, words);
+            extents.place = place;
+            extents.at = block * block_size;
+        }
+        Ok(extents)
+    }
+
+    /// Where the size word of block `number` stands, and where the block lies.
+    fn block_place(&self, reference: MetaRef, file: &File, number: u64) -> Result<(MetaRef, u64), Error> {
+        let max = self.limits.blocks;
+        if number >= max {
+            return Err(Error::TooManyBlocks { max });
+        }
+        let blocks = (file.size / u64::from(self.superblock.block_size)).min(max);
+        let index = self.indices.get((reference.0, 0), || Ok(Index::new(blocks, file)))?;
+        let (block_size, end) = (self.superblock.block_size as usize, self.image.end);
+        let cursor = |words| self.cursor(self.inode_table, words);
+        index.find(number, cursor, |place, word| behind(place, word, block_size, end))
+    }
+
+    /// Hands the bytes of an extent to `sink`; a hole has none, and `sink` is not called. `buffer` grows to a block.
     pub(super) fn extent<R>(
         &self,
         extent: &Extent,
-        buffers: &mut Buffers,
+        buffer: &mut Vec<u8>,
         sink: impl FnOnce(&[u8]) -> Result<R, Error>,
     ) -> Result<Option<R>, Error> {
         match extent.source {
             Source::Hole => Ok(None),
             Source::Block { place, word } => {
-                let Buffers { stored, unpacked } = buffers;
-                unpacked.resize(self.superblock.block_size as usize, 0);
-                let output = &mut unpacked[..extent.length];
-                let found = self.image.block(BLOCK, place, word, stored, output)?;
-                if found != extent.length {
-                    return Err(Error::UnpackedSize { what: BLOCK, offset: place, expected: extent.length, found });
-                }
+                buffer.resize(self.superblock.block_size as usize, 0);
+                let output = &mut buffer[..extent.length];
+                self.block(place, word, output)?;
                 sink(output).map(Some)
             }
             Source::Fragment { number, offset } => {
                 let block = self.fragment(number)?;
-                let end = u64::from(offset) + extent.length as u64;
-                match block.get(offset as usize..end as usize) {
-                    Some(tail) => sink(tail).map(Some),
-                    None => Err(Error::Tail { offset: offset.into(), end, length: block.len() }),
-                }
+                sink(tail(&block, offset, extent.length)?).map(Some)
             }
         }
     }
 
+    /// Unpacks a block to all of `output`.
+    fn block(&self, place: u64, word: u32, output: &mut [u8]) -> Result<(), Error> {
+        let found = self.image.block(BLOCK, place, word, output)?;
+        whole(place, output.len(), found)
+    }
+
     fn fragment(&self, number: u32) -> Result<Arc<Box<[u8]>>, Error> {
-        self.fragments.get(number, || {
-            // u64 place, u32 size word, u32 0
-            let mut entry = self.fragment_table.entry(&self.metadata, &self.image, number.into())?;
-            let (place, word) = (entry.u64()?, entry.u32()?);
+        // u64 place, u32 size word, u32 0
+        let mut entry = self.fragment_table.entry(&self.metadata, &self.image, number.into())?;
+        let (place, word) = (entry.u64()?, entry.u32()?);
+        self.blocks.get((place, word), || {
             let mut block = vec![0; self.superblock.block_size as usize];
-            let length = self.image.block(FRAGMENT, place, word, &mut Vec::new(), &mut block)?;
+            let length = self.image.block(FRAGMENT, place, word, &mut block)?;
             block.truncate(length);
             Ok(block.into_boxed_slice())
         })
     }
 
+    /// Fills `part` with the bytes of an extent from its byte `from` on.
+    fn part(&self, extent: &Extent, from: usize, part: &mut [u8]) -> Result<(), Error> {
+        match extent.source {
+            Source::Hole => part.fill(0),
+            // Who reads whole blocks does not come back for them.
+            Source::Block { place, word } if part.len() == extent.length => self.block(place, word, part)?,
+            Source::Block { place, word } => {
+                let block = self.blocks.get((place, word), || {
+                    let mut block = vec![0; extent.length].into_boxed_slice();
+                    self.block(place, word, &mut block).map(|()| block)
+                })?;
+                // Another file may have taken the same place for a block of another length.
+                whole(place, extent.length, block.len())?;
+                part.copy_from_slice(&block[from..from + part.len()]);
+            }
+            Source::Fragment { number, offset } => {
+                let block = self.fragment(number)?;
+                part.copy_from_slice(&tail(&block, offset, extent.length)?[from..from + part.len()]);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a file's contents to `sink`, holes as zeros; the bytes written.
     pub fn read_file(&self, inode: &Inode, sink: &mut dyn Write) -> Result<u64, Error> {
-        let mut buffers = Buffers::default();
+        let mut buffer = Vec::new();
         let mut written = 0;
         let write_error = |source| Error::Write { source };
         for extent in self.extents(inode)? {
             let extent = extent?;
             let write = |data: &[u8]| sink.write_all(data).map_err(write_error);
-            if self.extent(&extent, &mut buffers, write)?.is_none() {
+            if self.extent(&extent, &mut buffer, write)?.is_none() {
                 let mut left = extent.length;
                 while left > 0 {
                     let count = left.min(ZEROS.len());
@@ -181,34 +236,58 @@ impl Reader {
         Ok(written)
     }
 
-    /// Fills `into` from `offset` on; the bytes read, fewer only at the file's end. Takes the size words before `offset`
-    /// one by one, so it is no way to read a large file from start to end.
+    /// Fills `into` from `offset` on; the bytes read, fewer only at the file's end. It costs what the blocks cost that
+    /// are read, wherever they lie; blocks of which only a part is read are kept for a while.
     pub fn read_at(&self, inode: &Inode, offset: u64, into: &mut [u8]) -> Result<usize, Error> {
-        let mut buffers = Buffers::default();
         let wanted = offset..offset.saturating_add(into.len() as u64);
         let mut read = 0;
-        for extent in self.extents(inode)? {
+        for extent in self.extents_from(inode, offset)? {
             let extent = extent?;
             let (start, end) = (extent.at, extent.at + extent.length as u64);
-            if end <= wanted.start {
-                continue;
-            }
             if start >= wanted.end {
                 break;
             }
             // All of these lie within one block.
             let from = (wanted.start.max(start) - start) as usize;
             let to = (wanted.end.min(end) - start) as usize;
-            let part = &mut into[read..read + to - from];
-            let copy = |data: &[u8]| {
-                part.copy_from_slice(&data[from..to]);
-                Ok(())
-            };
-            if self.extent(&extent, &mut buffers, copy)?.is_none() {
-                into[read..read + to - from].fill(0);
-            }
+            self.part(&extent, from, &mut into[read..read + to - from])?;
             read += to - from;
+            if end >= wanted.end {
+                break;
+            }
         }
         Ok(read)
     }
+
+    /// Where the next data or, if `hole`, the next hole begins at `offset` or behind it: lseek(2)'s SEEK_DATA and
+    /// SEEK_HOLE, by blocks. The file's end is a hole; None if there is nothing there, or `offset` is not in the file.
+    pub fn seek(&self, inode: &Inode, offset: u64, hole: bool) -> Result<Option<u64>, Error> {
+        let extents = self.extents_from(inode, offset)?;
+        let size = extents.file.size;
+        if offset >= size {
+            return Ok(None);
+        }
+        for (count, extent) in (0u64..).zip(extents) {
+            let extent = extent?;
+            if (extent.source == Source::Hole) == hole {
+                return Ok(Some(extent.at.max(offset)));
+            }
+            if count >= self.limits.blocks {
+                return Err(Error::TooManyBlocks { max: self.limits.blocks });
+            }
+        }
+        Ok(hole.then_some(size))
+    }
+}
+
+fn whole(offset: u64, expected: usize, found: usize) -> Result<(), Error> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::UnpackedSize { what: BLOCK, offset, expected, found }),
+    }
+}
+
+fn tail(block: &[u8], offset: u32, length: usize) -> Result<&[u8], Error> {
+    let end = u64::from(offset) + length as u64;
+    block.get(offset as usize..end as usize).ok_or(Error::Tail { offset: offset.into(), end, length: block.len() })
 }

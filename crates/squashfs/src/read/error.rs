@@ -12,12 +12,7 @@ pub enum Error {
     Magic { found: u32 },
     #[error("squashfs version {major}.{minor}, only 4.0 can be read")]
     Version { major: u16, minor: u16 },
-    #[error(
-        "the image is compressed with {name}, only gzip and zstd can be read; \
-         build it anew, or repack it with `mksquashfs … -comp zstd`"
-    )]
-    Codec { name: &'static str },
-    #[error("the image names the unknown codec {id}")]
+    #[error("the image names the unknown codec {id}, known are 1 to 6: gzip, lzma, lzo, xz, lz4, zstd")]
     UnknownCodec { id: u16 },
     #[error("block size {size} with logarithm {log}, must be a power of two from 4 KiB to 1 MiB and agree")]
     BlockSize { size: u32, log: u16 },

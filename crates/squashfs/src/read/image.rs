@@ -38,26 +38,16 @@ impl Image {
     }
 
     /// Unpacks the data or fragment block that lies at `at` and has this size word, at most to all of `output`; the
-    /// unpacked length. `scratch` grows to the block's stored size, at most to the size of `output`.
-    pub(super) fn block(
-        &self,
-        what: &'static str,
-        at: u64,
-        word: u32,
-        scratch: &mut Vec<u8>,
-        output: &mut [u8],
-    ) -> Result<usize, Error> {
+    /// unpacked length.
+    pub(super) fn block(&self, what: &'static str, at: u64, word: u32, output: &mut [u8]) -> Result<usize, Error> {
         let stored = stored_size(what, at, word, output.len())?;
         if word & BLOCK_STORED != 0 {
             self.read(what, at, &mut output[..stored])?;
             return Ok(stored);
         }
-        if scratch.len() < stored {
-            scratch.resize(stored, 0);
-        }
-        let input = &mut scratch[..stored];
-        self.read(what, at, input)?;
-        self.decompressors.unpack(input, output).map_err(|source| Error::Decompress { what, offset: at, source })
+        let read = |input: &mut [u8]| self.read(what, at, input);
+        let failed = |source| Error::Decompress { what, offset: at, source };
+        self.decompressors.read_and_unpack(stored, output, read, failed)
     }
 }
 

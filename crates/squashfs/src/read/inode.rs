@@ -46,12 +46,23 @@ pub struct Directory {
     pub(super) size: u32,
     /// The parent's inode number.
     pub parent: u32,
+    /// Where its index begins in the inode table, and the entries of it.
+    pub(super) index: (MetaRef, u16),
+}
+
+impl Directory {
+    /// What stat(2) shows as a directory's size: its listing's bytes, `.` and `..` counted as three.
+    pub fn size(&self) -> u64 {
+        u64::from(self.size) + u64::from(LISTING_EXTRA)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File {
     /// Bytes, holes included.
     pub size: u64,
+    /// Bytes in holes, as the image claims it; all but one if there is nothing else.
+    pub sparse: u64,
     /// Place of the first block.
     pub(super) start: u64,
     /// Number of the fragment block and offset of the tail in it.
@@ -99,14 +110,13 @@ pub(super) fn decode(reader: &Reader, reference: MetaRef, cursor: &mut Cursor<'_
 }
 
 fn directory(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body), Error> {
-    let (block, links, size, offset, parent, xattrs);
+    let (block, links, size, offset, parent, xattrs, indexed);
     if extended {
         links = cursor.u32()?;
         size = cursor.u32()?;
         block = cursor.u32()?;
         parent = cursor.u32()?;
-        // The index behind the inode only speeds up lookups.
-        let _index_entries = cursor.u16()?;
+        indexed = cursor.u16()?;
         offset = cursor.u16()?;
         xattrs = cursor.u32()?;
     } else {
@@ -116,18 +126,23 @@ fn directory(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body)
         offset = cursor.u16()?;
         parent = cursor.u32()?;
         xattrs = NO_XATTRS;
+        indexed = 0;
     }
-    let directory =
-        Directory { listing: MetaRef::new(block.into(), offset), size: size.saturating_sub(LISTING_EXTRA), parent };
+    let directory = Directory {
+        listing: MetaRef::new(block.into(), offset),
+        size: size.saturating_sub(LISTING_EXTRA),
+        parent,
+        index: (cursor.position(), indexed),
+    };
     Ok((links, xattrs, Body::Directory(directory)))
 }
 
 fn file(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body), Error> {
-    let (start, size, links, fragment, offset, xattrs);
+    let (start, size, sparse, links, fragment, offset, xattrs);
     if extended {
         start = cursor.u64()?;
         size = cursor.u64()?;
-        let _sparse = cursor.u64()?;
+        sparse = cursor.u64()?;
         links = cursor.u32()?;
         fragment = cursor.u32()?;
         offset = cursor.u32()?;
@@ -137,11 +152,13 @@ fn file(extended: bool, cursor: &mut Cursor<'_>) -> Result<(u32, u32, Body), Err
         fragment = cursor.u32()?;
         offset = cursor.u32()?;
         size = cursor.u32()?.into();
+        sparse = 0;
         links = 1;
         xattrs = NO_XATTRS;
     }
     let file = File {
         size,
+        sparse,
         start,
         fragment: (fragment != NO_FRAGMENT).then_some((fragment, offset)),
         words: cursor.position(),

@@ -17,7 +17,7 @@ pub(super) struct Block {
 }
 
 pub(super) struct Metadata {
-    blocks: Cache<u64, Block>,
+    blocks: Cache<Block>,
 }
 
 /// Where metadata blocks of one kind lie.
@@ -49,7 +49,7 @@ impl Metadata {
     fn block(&self, image: &Image, table: Table, at: u64) -> Result<Arc<Block>, Error> {
         // Tables overlap only in broken images; then the smaller end must still hold for a cached block.
         Image::check(table.what, at, 2, table.end)?;
-        let block = self.blocks.get(at, || load(image, table, at))?;
+        let block = self.blocks.get((at, 0), || load(image, table, at))?;
         Image::check(table.what, at, block.next - at, table.end)?;
         Ok(block)
     }
@@ -57,34 +57,30 @@ impl Metadata {
 
 fn load(image: &Image, table: Table, at: u64) -> Result<Block, Error> {
     let what = table.what;
-    let mut header = [0; 2];
-    image.read(what, at, &mut header)?;
-    let header = u16::from_le_bytes(header);
+    // Header and contents by one read; most blocks are shorter, and what is behind one is seldom needed in vain.
+    let mut bytes = [0; 2 + METADATA_SIZE];
+    let there = image.end.saturating_sub(at).min(bytes.len() as u64) as usize;
+    image.read(what, at, &mut bytes[..there.max(2)])?;
+    let header = u16::from_le_bytes([bytes[0], bytes[1]]);
     let stored = usize::from(header & !METADATA_STORED);
     // The kernel takes a length of 0 for 32 KiB, and refuses it thereby.
     if stored == 0 || stored > METADATA_SIZE {
         return Err(Error::StoredSize { what, offset: at, bytes: stored as u64, max: METADATA_SIZE });
     }
-    let mut input = [0; METADATA_SIZE];
-    let input = &mut input[..stored];
-    image.read(what, at + 2, input)?;
+    Image::check(what, at + 2, stored as u64, image.end)?;
+    let input = &bytes[2..2 + stored];
     let next = at + 2 + stored as u64;
     if header & METADATA_STORED != 0 {
-        let data = (&*input).into();
-        return Ok(Block { data, next });
+        return Ok(Block { data: input.into(), next });
     }
     let mut output = [0; METADATA_SIZE];
-    let length = image.decompressors.unpack(input, &mut output).map_err(|source| Error::Decompress {
-        what,
-        offset: at,
-        source,
-    })?;
+    let failed = |source| Error::Decompress { what, offset: at, source };
+    let length = image.decompressors.unpack(input, &mut output, failed)?;
     // A block without bytes would let a cursor run through the image in a single step.
     if length == 0 {
         return Err(Error::UnpackedSize { what, offset: at, expected: METADATA_SIZE, found: 0 });
     }
-    let data = output[..length].into();
-    Ok(Block { data, next })
+    Ok(Block { data: output[..length].into(), next })
 }
 
 /// A place in a table. Each block is longer than nothing and the next lies behind it, so a cursor ends with the table.
@@ -120,8 +116,8 @@ impl Cursor<'_> {
     /// The rest of the current block, or all of the next; never empty.
     fn available(&mut self) -> Result<&[u8], Error> {
         let block = match &self.block {
-            Some(block) => block.clone(),
-            None => self.metadata.block(self.image, self.table, self.at)?,
+            Some(block) => block,
+            None => self.block.insert(self.metadata.block(self.image, self.table, self.at)?),
         };
         let length = block.data.len();
         if self.offset > length {
@@ -131,10 +127,8 @@ impl Cursor<'_> {
             self.at = block.next;
             self.offset = 0;
             self.block = Some(self.metadata.block(self.image, self.table, self.at)?);
-        } else {
-            self.block = Some(block);
         }
-        // Set in both branches above.
+        // Set above, if it was not.
         Ok(self.block.as_ref().map_or(&[], |block| &block.data[self.offset..]))
     }
 

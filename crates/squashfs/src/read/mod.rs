@@ -3,13 +3,13 @@
 //! ```text
 //! Reader ── superblock.rs   what must hold before anything else is read
 //!   │ ───── inode.rs, directory.rs, xattrs.rs   records ┐ metadata.rs: cursors over metadata blocks, indexed tables
-//!   │ ───── data.rs         contents of files           ┘ image.rs: checked reads; decompress.rs; cache.rs
+//!   │ ───── data.rs, index.rs   contents of files       ┘ image.rs: checked reads; decompress.rs; cache.rs
 //!   └ unpack/               a tree of files
 //! ```
 //!
 //! An image is not trusted. Every place and length is checked against the part of the image that it must lie in; what is
 //! allocated is bounded by the format (a block, a name, a symlink's target) or by [`Limits`]; every step of every loop
-//! takes bytes from a table that ends. Only gzip and zstd are read.
+//! takes bytes from a table that ends.
 
 mod cache;
 mod data;
@@ -17,6 +17,7 @@ mod decompress;
 mod directory;
 mod error;
 mod image;
+mod index;
 mod inode;
 mod metadata;
 mod superblock;
@@ -29,20 +30,21 @@ use std::sync::Arc;
 use cache::Cache;
 use decompress::Decompressors;
 use image::Image;
+use index::Index;
 use metadata::{Cursor, Indexed, Metadata, Table};
 
-use crate::format::{MetaRef, SUPERBLOCK_SIZE, Superblock};
+use crate::format::{MetaRef, NO_TABLE, SUPERBLOCK_SIZE, Superblock, flags};
 
-pub use directory::{Entry, ReadDir};
+pub use directory::{Entry, Position, ReadDir};
 pub use error::Error;
 pub use inode::{Body, Directory, File, Inode};
 pub use unpack::{Unpacked, unpack};
 pub use xattrs::Xattr;
 
-/// Unpacked fragment blocks that are kept, in bytes.
-const FRAGMENT_CACHE: usize = 32 << 20;
-/// The same as a number, for small blocks.
-const FRAGMENTS_CACHED_MAX: usize = 256;
+/// Unpacked blocks that are kept, as a number, for small blocks.
+const BLOCKS_CACHED_MAX: usize = 256;
+/// Files whose blocks' places are remembered, each in at most 128 KiB.
+const INDICES_CACHED: usize = 64;
 
 /// How much an image may make its reader do. Images of real software stay far below the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Limits {
     pub links: usize,
     /// Blocks of all files, holes too.
     pub blocks: u64,
+    /// Unpacked blocks that are kept, in bytes, whether of fragments or of files that are read in parts; one at least.
+    pub cache: usize,
     /// Bytes of all files without holes: so many, and [`Limits::RATIO`] for each stored byte.
     pub bytes: u64,
 }
@@ -68,7 +72,15 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { xattr_bytes: 4 << 20, depth: 512, entries: 1 << 23, links: 1 << 20, blocks: 1 << 28, bytes: 64 << 30 }
+        Self {
+            xattr_bytes: 4 << 20,
+            depth: 512,
+            entries: 1 << 23,
+            links: 1 << 20,
+            blocks: 1 << 28,
+            cache: 32 << 20,
+            bytes: 64 << 30,
+        }
     }
 }
 
@@ -83,7 +95,9 @@ pub struct Reader {
     directory_table: Table,
     fragment_table: Indexed,
     xattr_tables: Option<xattrs::Tables>,
-    fragments: Cache<u32, Box<[u8]>>,
+    export_table: Option<Indexed>,
+    blocks: Cache<Box<[u8]>>,
+    indices: Cache<Index>,
 }
 
 impl Reader {
@@ -114,7 +128,7 @@ impl Reader {
         if fragment_table.count > 0 {
             fragment_table.check(&image)?;
         }
-        let kept = FRAGMENT_CACHE / superblock.block_size as usize;
+        let kept = limits.cache / superblock.block_size as usize;
         Ok(Self {
             ids: ids(&superblock, &metadata, &image)?,
             xattr_tables: xattrs::Tables::open(&image, &superblock)?,
@@ -124,7 +138,9 @@ impl Reader {
                 start: superblock.directory_table,
                 end: superblock.bytes_used,
             },
-            fragments: Cache::new(kept.min(FRAGMENTS_CACHED_MAX)),
+            export_table: export_table(&superblock, &image)?,
+            blocks: Cache::new(kept.min(BLOCKS_CACHED_MAX)),
+            indices: Cache::new(INDICES_CACHED),
             fragment_table,
             image,
             superblock,
@@ -150,6 +166,21 @@ impl Reader {
     pub fn inode(&self, reference: MetaRef) -> Result<Inode, Error> {
         let mut cursor = self.cursor(self.inode_table, reference);
         inode::decode(self, reference, &mut cursor)
+    }
+
+    /// Where the inode with this number lies, 1 to [`Superblock::inodes`]; None if the image has no export table.
+    pub fn reference(&self, number: u32) -> Result<Option<MetaRef>, Error> {
+        let Some(table) = self.export_table else {
+            return Ok(None);
+        };
+        // Number 0 ends up behind the table.
+        let index = u64::from(number).wrapping_sub(1);
+        table.entry(&self.metadata, &self.image, index)?.u64().map(|reference| Some(MetaRef(reference)))
+    }
+
+    /// Whether any inode can have extended attributes.
+    pub fn has_xattrs(&self) -> bool {
+        self.xattr_tables.is_some()
     }
 
     /// A symlink's target.
@@ -178,4 +209,14 @@ fn ids(superblock: &Superblock, metadata: &Metadata, image: &Image) -> Result<Bo
     let table = Indexed { what: "owner or group", index: superblock.id_table, count: superblock.ids.into(), entry: 4 };
     table.check(image)?;
     (0..table.count).map(|number| table.entry(metadata, image, number)?.u32()).collect()
+}
+
+fn export_table(superblock: &Superblock, image: &Image) -> Result<Option<Indexed>, Error> {
+    if superblock.flags & flags::EXPORTABLE == 0 || superblock.export_table == NO_TABLE {
+        return Ok(None);
+    }
+    let (index, count) = (superblock.export_table, superblock.inodes.into());
+    let table = Indexed { what: "inode number", index, count, entry: 8 };
+    table.check(image)?;
+    Ok(Some(table))
 }

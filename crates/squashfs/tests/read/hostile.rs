@@ -193,7 +193,6 @@ fn superblocks() {
         ("version", 28, &[3], "squashfs version 3.0"),
         ("block size", 12, &[1], "block size"),
         ("block log", 22, &[21], "block size"),
-        ("lzma", 20, &[2], "compressed with lzma"),
         ("codec", 20, &[9], "unknown codec 9"),
         ("bytes used", 42, &[99], "it was cut off"),
         ("few bytes used", 40, &[95, 0, 0], "it was cut off"),

@@ -23,13 +23,19 @@ fn u64_at(image: &[u8], at: usize) -> usize {
     u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize
 }
 
-/// Superblock, and all from the inode table to the end. Blocks of data have no structure but their codec's.
-fn structures(image: &[u8]) -> [Range<usize>; 2] {
-    [0..96, u64_at(image, 64)..u64_at(image, 40)]
+/// Superblock, and all from the inode table to the end: blocks of data have no structure but their codec's.
+fn structures(image: &[u8]) -> Vec<Range<usize>> {
+    vec![0..96, u64_at(image, 64)..u64_at(image, 40)]
 }
 
-fn broken(image: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
-    let places = structures(image).into_iter().flatten();
+/// The beginnings of what a codec made: of the first block of data and of each table.
+fn streams(image: &[u8]) -> Vec<Range<usize>> {
+    let tables = [64, 72].map(|at| u64_at(image, at));
+    [96, tables[0], tables[1]].map(|start| start..start + 80).to_vec()
+}
+
+fn broken(image: &[u8], places: Vec<Range<usize>>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let places = places.into_iter().flatten();
     let flips = places.clone().flat_map(move |at| {
         let old = image[at];
         [old ^ 1, old ^ 0x80, 0, 0xff, old.wrapping_add(1)].into_iter().filter(move |new| *new != old).map(move |new| {
@@ -69,7 +75,7 @@ fn peak() -> u64 {
     number.parse().unwrap()
 }
 
-fn check(arguments: &[&str]) {
+fn check(arguments: &[&str], places: fn(&[u8]) -> Vec<Range<usize>>) {
     let sample = small();
     let image = fs::read(sample.image(arguments)).unwrap();
     let path = sample.dir.path().join("broken.sqfs");
@@ -77,7 +83,7 @@ fn check(arguments: &[&str]) {
     let cases = std::thread::spawn(move || {
         let mut errors = 0;
         let mut all = 0;
-        for (name, image) in broken(&image) {
+        for (name, image) in broken(&image, places(&image)) {
             report.send(name).unwrap();
             fs::write(&path, image).unwrap();
             errors += u32::from(attempt(&path, all % UNPACKED == 0));
@@ -102,15 +108,22 @@ fn check(arguments: &[&str]) {
 
 #[test]
 fn broken_records() {
-    check(&["-noI", "-noX", "-noId", "-b", "4K"]);
+    check(&["-noI", "-noX", "-noId", "-b", "4K"], structures);
 }
 
 #[test]
 fn broken_gzip() {
-    check(&["-comp", "gzip", "-b", "4K"]);
+    check(&["-comp", "gzip", "-b", "4K"], structures);
 }
 
 #[test]
 fn broken_zstd() {
-    check(&["-comp", "zstd", "-b", "4K"]);
+    check(&["-comp", "zstd", "-b", "4K"], structures);
+}
+
+#[test]
+fn broken_streams() {
+    for codec in ["gzip", "zstd", "lz4", "lzo", "xz", "lzma"] {
+        check(&["-comp", codec], streams);
+    }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, Timespec, Timestamps, UTIME_OMIT};
 
 use super::Failure;
 use super::walk::Place;
-use crate::read::data::{Buffers, Extent};
+use crate::read::data::Extent;
 use crate::read::{Error, Reader};
 
 /// A file that is being written. Whoever drops the last handle finishes it.
@@ -62,26 +62,26 @@ pub(super) fn create(operation: &'static str, error: impl Into<io::Error>) -> Er
 
 /// Takes jobs until there are no more. After a failure they are only taken, so that the walk does not wait.
 pub(super) fn work(reader: &Reader, queue: &Mutex<Receiver<Job>>, failure: &Failure) {
-    let mut buffers = Buffers::default();
+    let mut buffer = Vec::new();
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
         if failure.is_set() {
             continue;
         }
-        if let Err(error) = write(reader, job, &mut buffers) {
+        if let Err(error) = write(reader, job, &mut buffer) {
             failure.set(error);
         }
     }
 }
 
-fn write(reader: &Reader, job: Job, buffers: &mut Buffers) -> Result<(), Error> {
+fn write(reader: &Reader, job: Job, buffer: &mut Vec<u8>) -> Result<(), Error> {
     let Job { target, extents } = job;
     for extent in &extents {
         let write = |data: &[u8]| {
             target.file.write_all_at(data, extent.at).map_err(|error| create("write the contents", error))
         };
-        reader.extent(extent, buffers, write).map_err(|error| target.error(error))?;
+        reader.extent(extent, buffer, write).map_err(|error| target.error(error))?;
     }
     Target::release(target)
 }
