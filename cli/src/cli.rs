@@ -1,5 +1,9 @@
 //! What can be typed. Names and meanings are Apptainer 1.4's; nothing here reads the environment or acts.
 
+mod registry;
+
+pub(crate) use registry::{List, Login, Logout, RegistryCommand};
+
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -85,6 +89,9 @@ pub(crate) enum Command {
     Shell(Shell),
     /// Show an image's metadata
     Inspect(Inspect),
+    /// Log in to registries and out of them
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Show the version
     Version,
     /// Pull an image into the per-user cache and print its path
@@ -115,6 +122,12 @@ pub(crate) struct Registry {
     /// User name for the registry; the password comes from APPTAINER_DOCKER_PASSWORD or SINGULARITY_DOCKER_PASSWORD
     #[arg(long, value_name = "NAME")]
     pub(crate) docker_username: Option<String>,
+    /// Ask for user name and password on the terminal
+    #[arg(long)]
+    pub(crate) docker_login: bool,
+    /// Look for credentials in this file first
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
     /// Platform of the image, OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM", conflicts_with = "arch")]
     pub(crate) platform: Option<String>,
@@ -137,6 +150,8 @@ impl Registry {
             tls_insecure_skip_verify,
             tls_ca_file,
             docker_username,
+            docker_login,
+            authfile,
             platform,
             arch,
             jobs,
@@ -147,11 +162,13 @@ impl Registry {
             ("--no-https", no_https),
             ("--tls-insecure-skip-verify", tls_insecure_skip_verify),
             ("--disable-cache", disable_cache),
+            ("--docker-login", docker_login),
         ];
         arguments.extend(flags.iter().filter(|(_, set)| **set).map(|(flag, _)| flag.into()));
         let values = [
             ("--tls-ca-file", tls_ca_file.as_ref().map(OsString::from)),
             ("--docker-username", docker_username.as_ref().map(OsString::from)),
+            ("--authfile", authfile.as_ref().map(OsString::from)),
             ("--platform", platform.as_ref().map(OsString::from)),
             ("--arch", arch.as_ref().map(OsString::from)),
         ];
@@ -415,6 +432,8 @@ mod tests {
             "--disable-cache",
             "--tls-ca-file=/ca",
             "--docker-username=u",
+            "--docker-login",
+            "--authfile=/auth.json",
             "--platform=linux/arm64",
             "--jobs=7",
         ];

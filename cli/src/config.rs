@@ -1,6 +1,6 @@
 //! What the environment says. The only module of this program that reads it.
 
-use siforge_oci::{Credentials, Secret};
+use siforge_oci::{Credentials, Keyring, Place, Secret};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -17,11 +17,98 @@ pub(crate) struct Config {
     pub(crate) store: Option<PathBuf>,
     /// Namespace of a bare image name.
     pub(crate) namespace: String,
-    /// APPTAINER_DOCKER_USERNAME and its relatives.
-    pub(crate) docker_username: Option<String>,
-    docker_password: Option<Secret>,
+    /// Where credentials, mirrors and certificates of registries are.
+    pub(crate) registries: RegistryPaths,
     /// APPTAINER_BIND, APPTAINER_BINDPATH and the SINGULARITY_ ones.
     pub(crate) bind: Vec<OsString>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RegistryPaths {
+    /// APPTAINER_DOCKER_USERNAME and its relatives.
+    username: Option<String>,
+    password: Option<Secret>,
+    /// Files of credentials; the first that has some for an image wins.
+    pub(crate) places: Vec<Place>,
+    /// Where a login is kept: the file that Apptainer reads too.
+    pub(crate) logins: Option<PathBuf>,
+    /// PATH, for credential helpers.
+    path: OsString,
+    /// CONTAINERS_REGISTRIES_CONF.
+    pub(crate) conf: Option<PathBuf>,
+    /// What containers/image looks for its files in: the user's own folder, when there is a home, and the machine's.
+    pub(crate) user_containers: Option<PathBuf>,
+    pub(crate) system_containers: PathBuf,
+}
+
+impl RegistryPaths {
+    /// What containers-auth.json(5), docker/cli and Apptainer read, in the order of Apptainer, then podman, then Docker.
+    fn new(get: &dyn Fn(&str) -> Option<OsString>, home: Option<&Path>, uid: u32) -> Self {
+        let path = |name: &str| get(name).map(PathBuf::from);
+        let text = |name: &str| get(name).and_then(|value| value.into_string().ok());
+        let in_home = |below: &str| home.map(|home| home.join(below));
+        let config = |variable: &str, below: &str| path(variable).or_else(|| in_home(below));
+        let logins = config("APPTAINER_CONFIGDIR", ".apptainer").map(|dir| dir.join("docker-config.json"));
+        let runtime = path("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/containers/{uid}").into());
+        let runtime = match get("XDG_RUNTIME_DIR") {
+            Some(_) => runtime.join("containers/auth.json"),
+            None => runtime.join("auth.json"),
+        };
+        let files = [
+            config("SINGULARITY_CONFIGDIR", ".singularity").map(|dir| dir.join("docker-config.json")),
+            logins.clone(),
+            Some(runtime),
+            config("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("containers/auth.json")),
+            config("DOCKER_CONFIG", ".docker").map(|dir| dir.join("config.json")),
+        ];
+        let variable = text("DOCKER_AUTH_CONFIG")
+            .map(|text| Place::Text { name: "the variable DOCKER_AUTH_CONFIG", text: Secret::new(text) });
+        let named = path("REGISTRY_AUTH_FILE").map(|path| Place::File { path, required: true });
+        let files = files.into_iter().flatten().map(|path| Place::File { path, required: false });
+        Self {
+            username: text("APPTAINER_DOCKER_USERNAME").or_else(|| text("SINGULARITY_DOCKER_USERNAME")),
+            password: text("APPTAINER_DOCKER_PASSWORD")
+                .or_else(|| text("SINGULARITY_DOCKER_PASSWORD"))
+                .map(Secret::new),
+            places: variable.into_iter().chain(named).chain(files).collect(),
+            logins,
+            path: get("PATH").unwrap_or_default(),
+            conf: path("CONTAINERS_REGISTRIES_CONF"),
+            user_containers: in_home(".config/containers"),
+            system_containers: "/etc/containers".into(),
+        }
+    }
+
+    /// `username` is the one of the command line, `authfile` its file, `prompted` what a person typed.
+    pub(crate) fn keyring(
+        &self,
+        username: Option<&str>,
+        authfile: Option<&Path>,
+        prompted: Option<Credentials>,
+    ) -> Keyring {
+        let authfile = authfile.map(|path| Place::File { path: path.to_owned(), required: true });
+        Keyring {
+            given: prompted.or_else(|| self.given(username)),
+            places: authfile.into_iter().chain(self.places.iter().cloned()).collect(),
+            path: self.path.clone(),
+            ..Keyring::default()
+        }
+    }
+
+    /// The one pair of credentials, when both halves are there.
+    fn given(&self, username: Option<&str>) -> Option<Credentials> {
+        let username = username.or(self.username.as_deref())?.to_owned();
+        Some(Credentials::Password { username, password: self.password.clone()? })
+    }
+
+    /// APPTAINER_DOCKER_USERNAME, for a login.
+    pub(crate) fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    pub(crate) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
 }
 
 /// Where the per-user cache is unless a variable names another place.
@@ -45,33 +132,25 @@ impl Config {
         };
         let path = |name: &str| get(name).map(PathBuf::from);
         let text = |name: &str| get(name).and_then(|value| value.into_string().ok());
+        let home = path("HOME").or_else(home_of_user);
         let cache = path("SIFORGE_CACHEDIR")
             .or_else(|| path("APPTAINER_CACHEDIR").map(|dir| dir.join(CACHE_NAME)))
             .or_else(|| path("SINGULARITY_CACHEDIR").map(|dir| dir.join(CACHE_NAME)))
             .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join(CACHE_NAME)))
-            .or_else(|| path("HOME").or_else(home_of_user).map(|home| home.join(".cache").join(CACHE_NAME)))
+            .or_else(|| home.as_ref().map(|home| home.join(".cache").join(CACHE_NAME)))
             .unwrap_or_else(|| Path::new("/var/tmp").join(CACHE_NAME));
         Self {
             cache,
             agent_socket: path("SIFORGE_AGENT_SOCKET").unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
             store: path("SIFORGE_STORE"),
             namespace: text("SIFORGE_NAMESPACE").unwrap_or_else(|| "default".into()),
-            docker_username: text("APPTAINER_DOCKER_USERNAME").or_else(|| text("SINGULARITY_DOCKER_USERNAME")),
-            docker_password: text("APPTAINER_DOCKER_PASSWORD")
-                .or_else(|| text("SINGULARITY_DOCKER_PASSWORD"))
-                .map(Secret::new),
+            registries: RegistryPaths::new(&get, home.as_deref(), nix::unistd::Uid::effective().as_raw()),
             bind: ["APPTAINER_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BIND", "SINGULARITY_BINDPATH"]
                 .iter()
                 .filter_map(|name| get(name))
                 .collect(),
             environment,
         }
-    }
-
-    /// The one pair of credentials, when both halves are there.
-    pub(crate) fn credentials(&self, username: Option<&str>) -> Option<Credentials> {
-        let username = username.or(self.docker_username.as_deref())?;
-        Some(Credentials { username: username.to_owned(), password: self.docker_password.clone()? })
     }
 }
 
@@ -99,11 +178,54 @@ mod tests {
     #[test]
     fn credentials_need_both_halves_and_stay_secret() {
         let both = [("SINGULARITY_DOCKER_USERNAME", "u"), ("APPTAINER_DOCKER_PASSWORD", "hunter2")];
-        assert!(config(&both[..1]).credentials(None).is_none());
-        assert!(config(&both[1..]).credentials(None).is_none());
-        assert_eq!(config(&both[1..]).credentials(Some("x")).map(|c| c.username), Some("x".into()));
-        let config = config(&both);
-        assert!(config.credentials(None).is_some());
-        assert!(!format!("{:?}", config.credentials(None)).contains("hunter2"));
+        let given = |vars: &[(&str, &str)], username| config(vars).registries.given(username);
+        assert!(given(&both[..1], None).is_none());
+        assert!(given(&both[1..], None).is_none());
+        assert_eq!(given(&both[1..], Some("x")), Some(Credentials::new("x", "hunter2")));
+        assert_eq!(given(&both, None), Some(Credentials::new("u", "hunter2")));
+        let vars = [&both[..], &[("DOCKER_AUTH_CONFIG", "hunter2")]].concat();
+        assert!(!format!("{:?}", config(&vars).registries).contains("hunter2"));
+    }
+
+    #[test]
+    fn credentials_are_looked_for_where_others_keep_them() {
+        let check = |vars: &[(&str, &str)], authfile: Option<&str>, expect: &[&str]| {
+            let keyring = config(vars).registries.keyring(None, authfile.map(Path::new), None);
+            let show = |place: &Place| match place {
+                Place::Text { name, .. } => (*name).to_owned(),
+                Place::File { path, required } => format!("{}{}", path.display(), if *required { "!" } else { "" }),
+            };
+            let own = |name: &String| !name.starts_with("/run/containers/");
+            let places: Vec<_> = keyring.places.iter().map(show).filter(own).collect();
+            assert_eq!(places, expect, "{vars:?}");
+        };
+        let home = [
+            "/h/.singularity/docker-config.json",
+            "/h/.apptainer/docker-config.json",
+            "/h/.config/containers/auth.json",
+            "/h/.docker/config.json",
+        ];
+        check(&[("HOME", "/h")], None, &home);
+        let all = [
+            ("HOME", "/h"),
+            ("DOCKER_AUTH_CONFIG", "{}"),
+            ("REGISTRY_AUTH_FILE", "/r"),
+            ("SINGULARITY_CONFIGDIR", "/s"),
+            ("APPTAINER_CONFIGDIR", "/a"),
+            ("XDG_RUNTIME_DIR", "/x"),
+            ("XDG_CONFIG_HOME", "/c"),
+            ("DOCKER_CONFIG", "/d"),
+        ];
+        let named = [
+            "/f!",
+            "the variable DOCKER_AUTH_CONFIG",
+            "/r!",
+            "/s/docker-config.json",
+            "/a/docker-config.json",
+            "/x/containers/auth.json",
+            "/c/containers/auth.json",
+            "/d/config.json",
+        ];
+        check(&all, Some("/f"), &named);
     }
 }

@@ -11,6 +11,28 @@ pub(crate) enum Error {
     #[error(transparent)]
     Oci(#[from] siforge_oci::Error),
     #[error(transparent)]
+    Keyring(#[from] siforge_oci::KeyringError),
+    #[error(transparent)]
+    Registries(#[from] siforge_oci::RegistriesError),
+    #[error(transparent)]
+    Certs(#[from] siforge_oci::CertsError),
+    #[error(
+        "ask for a password: {source}; without a terminal, give it by --password-stdin or APPTAINER_DOCKER_PASSWORD"
+    )]
+    Prompt { source: io::Error },
+    #[error("ask for a password: {why}")]
+    NoPassword { why: &'static str },
+    #[error("registry {value:?} is not [docker://]HOST[:PORT][/PATH]")]
+    RegistryName { value: String },
+    #[error("write the credentials to {path}: {source}", path = path.display())]
+    WriteLogins { path: PathBuf, source: io::Error },
+    #[error("write the credentials to {path}: {source}", path = path.display())]
+    EditLogins { path: PathBuf, source: siforge_oci::InvalidAuthFile },
+    #[error("{path} has no credentials for {name}", path = path.display())]
+    NotLoggedIn { path: PathBuf, name: String },
+    #[error("no home directory to keep credentials in: name a file by --authfile")]
+    NoLoginFile,
+    #[error(transparent)]
     Build(#[from] siforge_build::Error),
     #[error(transparent)]
     Store(#[from] siforge_store::Error),

@@ -7,7 +7,9 @@ mod files;
 mod fuse;
 mod inspect;
 mod launch;
+mod prompt;
 mod pull;
+mod registry;
 mod root;
 mod terminal;
 mod unpacked;
@@ -50,6 +52,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::Build(options) => pull::build(global, &config, options)?,
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
         Command::Inspect(options) => inspect::inspect(options)?,
+        Command::Registry(command) => registry::run(global, &config, command)?,
         Command::Version => println!("siforge version {}", env!("CARGO_PKG_VERSION")),
         Command::Exec(options) => return launch::exec(global, &config, options),
         Command::Run(options) => return launch::run(global, &config, options),

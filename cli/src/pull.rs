@@ -5,14 +5,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::terminal::Display;
 use siforge_build::{Codec, Destination, Limits, Progress, Recipe, Reuse, Settings};
-use siforge_oci::{Client, Platform, Resolved, Tls};
+use siforge_oci::{Client, Platform, Resolved};
 use siforge_reference::{Context, ImageRef, Reference};
 use siforge_store::{Blobs, Store};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// A CA bundle is some 200 kB; more is a mistake.
-const CA_FILE_LIMIT: u64 = 16 << 20;
 
 pub(crate) fn pull(global: &Global, config: &Config, options: &Pull) -> Result<(), Error> {
     let (output, source) = match options.arguments.as_slice() {
@@ -52,7 +49,7 @@ fn convert(
     let cache = Blobs::at(&config.cache.join("blobs"))?;
     cache.sweep_dead()?;
     let pulled = block_on(async {
-        let (client, resolved) = resolve(config, registry, image).await?;
+        let (client, resolved) = resolve(global, config, registry, image).await?;
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let destination = Destination { path, force: format.force, cache: &cache };
@@ -75,7 +72,7 @@ pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage
     let store = Store::init(&config.cache, None)?;
     store.sweep_dead()?;
     let built = block_on(async {
-        let (client, resolved) = resolve(config, registry, &image).await?;
+        let (client, resolved) = resolve(global, config, registry, &image).await?;
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let recipe = Recipe::default();
@@ -96,14 +93,13 @@ fn report(global: &Global, warnings: &[String]) {
     }
 }
 
-async fn resolve(config: &Config, registry: &Registry, image: &ImageRef) -> Result<(Client, Resolved), Error> {
-    let credentials = config.credentials(registry.docker_username.as_deref());
-    let ca_bundle = match &registry.tls_ca_file {
-        Some(path) => Some(crate::files::read_limited(path, CA_FILE_LIMIT)?),
-        None => None,
-    };
-    let tls = Tls { plain_http: registry.no_https, insecure_skip_verify: registry.tls_insecure_skip_verify, ca_bundle };
-    let client = Client::new(&image.registry, credentials, tls)?;
+async fn resolve(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    image: &ImageRef,
+) -> Result<(Client, Resolved), Error> {
+    let client = crate::registry::connect(global, config, registry, image).await?;
     let resolved = client.resolve(image, &platform(registry)?).await?;
     Ok((client, resolved))
 }
@@ -129,6 +125,7 @@ fn settings(registry: &Registry) -> Settings {
 
 /// Apptainer's pull takes `docker://NAME`; other sources are told apart and refused by name.
 fn registry_image(config: &Config, source: &str) -> Result<ImageRef, Error> {
+    let source = &crate::registry::unshortened(config, source)?;
     let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
     match Reference::parse(source, &context)? {
         Reference::Docker(image) => Ok(image),
@@ -164,7 +161,7 @@ fn codec(text: &str) -> Result<Codec, Error> {
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// Runs `work` until it ends or the user presses Ctrl-C; either way nothing half-written stays.
-fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -245,7 +245,7 @@ mod tests {
 
     /// A valid layer of `tar`'s bytes; each case changes one thing of it.
     fn layer(blob: &[u8], compression: Compression, tar: &[u8]) -> Layer {
-        Layer { digest: sha(blob), size: blob.len() as u64, compression, diff_id: sha(tar) }
+        Layer { digest: sha(blob), size: blob.len() as u64, compression, diff_id: sha(tar), urls: vec![] }
     }
 
     fn check(name: &str, blob: Vec<u8>, layer: Layer, budget: Arc<Budget>, want: Result<&[u8], &str>) {

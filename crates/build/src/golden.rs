@@ -178,6 +178,7 @@ pub(crate) fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression
         size: blob.len() as u64,
         compression,
         diff_id: sha(tar),
+        urls: vec![],
     });
     let limits = Limits::default();
     Inputs {

@@ -11,7 +11,7 @@
 use crate::error::{Error, Missing};
 use crate::operation::Operation;
 use serde::Deserialize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes of an error body that are read at most.
 pub(crate) const MAX_ERROR_BODY: u64 = 64 << 10;
@@ -22,8 +22,10 @@ const MAX_DETAIL: usize = 300;
 pub(crate) struct Refusal<'a> {
     pub operation: Operation,
     pub status: u16,
-    /// Seconds, as the header has it (the form with a date is not used by registries).
+    /// As the header has it: seconds or a date.
     pub retry_after: Option<&'a str>,
+    /// What `retry_after`'s date is compared with.
+    pub now: SystemTime,
     pub body: &'a [u8],
     /// What an unauthorized caller can do.
     pub hint: String,
@@ -33,7 +35,7 @@ pub(crate) struct Refusal<'a> {
 
 impl Refusal<'_> {
     pub(crate) fn into_error(self) -> Error {
-        let retry_after = self.retry_after.and_then(|s| s.trim().parse().ok()).map(Duration::from_secs);
+        let retry_after = self.retry_after.and_then(|text| retry_after(text, self.now));
         let detail = detail(self.body, self.secrets);
         let Self { operation, status, hint, .. } = self;
         let described = || match detail.is_empty() {
@@ -51,12 +53,44 @@ impl Refusal<'_> {
     }
 }
 
+/// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which may be past.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(http_date(text)?.duration_since(now).unwrap_or_default()),
+    }
+}
+
+/// RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`. The two obsolete forms are sent by nobody.
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.split_once(", ")?;
+    let [day, month, year, time, "GMT"] = date.split(' ').collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let [hour, minute, second] = time.split(':').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>()?[..]
+    else {
+        return None;
+    };
+    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
+    let (year, day) = (year.parse::<u64>().ok()?, day.parse::<u64>().ok()?);
+    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Days since 0000-03-01, so that a leap day is the last of its year; 719,468 of them were before 1970.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let seconds = (days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 fn not_found(operation: Operation, detail: String) -> Error {
     let missing = match &operation {
         Operation::Manifest { .. } => Missing::Manifest { detail },
-        Operation::Blob { .. } | Operation::Config { .. } => Missing::Blob { detail },
+        Operation::Blob { .. } | Operation::Config { .. } | Operation::Foreign { .. } => Missing::Blob { detail },
         Operation::Tags { .. } => Missing::Repository,
-        Operation::Ping { .. } | Operation::Token { .. } => {
+        Operation::Ping { .. } | Operation::Token { .. } | Operation::Login { .. } => {
             return Error::Status { operation, status: 404, detail };
         }
     };
@@ -124,11 +158,30 @@ mod tests {
             operation,
             status,
             retry_after: Some("7"),
+            now: SystemTime::UNIX_EPOCH,
             body: body.as_bytes(),
             hint: "log in".to_owned(),
             secrets: &["hunter2"],
         }
         .into_error()
+    }
+
+    #[test]
+    fn when_to_come_back() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let check = |text: &str, expect: Option<u64>| {
+            assert_eq!(retry_after(text, now), expect.map(Duration::from_secs), "{text}");
+        };
+        check(" 120 ", Some(120));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(0));
+        check("Sun, 06 Nov 1994 08:50:07 GMT", Some(30));
+        check("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
+        check("Thu, 29 Feb 1996 00:00:00 GMT", Some(825_552_000 - 784_111_777));
+        for wrong in
+            ["", "-1", "soon", "Sun, 06 Nov 1994", "Sun, 06 Now 1994 08:49:37 GMT", "x, 00 Jan 1970 00:00:00 GMT"]
+        {
+            check(wrong, None);
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //!            ──401──▶ WWW-Authenticate: Basic   ──▶ Authorization: Basic <credentials>
 //!                     WWW-Authenticate: Bearer  ──▶ GET <realm>?service=…&scope=repository:<name>:pull
 //!                                                       (Authorization: Basic <credentials>, if there are any)
+//!                                                   or, with an identity token, POST <realm>
+//!                                                       grant_type=refresh_token&refresh_token=…&service=…&scope=…
 //!                                                   ──▶ Authorization: Bearer <token>, until expires_in
 //! ```
-//! distribution `docs/spec/auth/token.md`. The realm is the only other place that is sent the credentials, and over HTTP
+//! distribution `docs/spec/auth/token.md` and `oauth.md`. The realm is the only other place that is sent the credentials, and over HTTP
 //! only when the registry itself is spoken to over HTTP.
 
 use crate::challenge::{self, Challenge};
@@ -84,24 +86,28 @@ impl Auth {
     pub(crate) async fn refusal(&self, operation: Operation, response: Response) -> Error {
         let hint = match &self.credentials {
             None => format!("no credentials for {} were given", self.registry),
-            Some(credentials) => match operation {
-                Operation::Token { .. } | Operation::Ping { .. } => {
-                    format!("{} did not accept the password of user {:?}", self.registry, credentials.username)
+            Some(credentials) => match (&operation, credentials.username()) {
+                (Operation::Token { .. } | Operation::Ping { .. } | Operation::Login { .. }, Some(user)) => {
+                    format!("{} did not accept the password of user {user:?}", self.registry)
                 }
-                _ => format!("user {:?} may lack access, or the repository does not exist", credentials.username),
+                (Operation::Token { .. } | Operation::Ping { .. } | Operation::Login { .. }, None) => {
+                    format!("{} did not accept the stored token; log in again", self.registry)
+                }
+                (_, Some(user)) => format!("user {user:?} may lack access, or the repository does not exist"),
+                (_, None) => "the stored token may lack access, or the repository does not exist".to_owned(),
             },
         };
-        let basic = self.credentials.as_ref().map(Credentials::basic);
-        let secrets: Vec<&str> = match (&self.credentials, &basic) {
-            (Some(credentials), Some(basic)) => {
-                vec![credentials.password.expose(), basic.expose().trim_start_matches("Basic ")]
-            }
-            _ => Vec::new(),
-        };
+        let basic = self.credentials.as_ref().and_then(Credentials::basic);
+        let plain = self.credentials.as_ref().map(|credentials| credentials.secret().expose());
+        let encoded = basic.as_ref().map(|basic| basic.expose().trim_start_matches("Basic "));
+        let secrets: Vec<&str> = plain.into_iter().chain(encoded).collect();
         transport::refusal(operation, response, hint, &secrets).await
     }
 
     async fn authorization(&self, http: &Transport, reference: &ImageRef) -> Result<Option<Secret>, Error> {
+        if let Some(Credentials::Bearer { token }) = &self.credentials {
+            return Ok(Some(bearer(token)));
+        }
         let mut state = self.state.lock().await;
         let scheme = match &state.scheme {
             Some(scheme) => scheme.clone(),
@@ -112,20 +118,15 @@ impl Auth {
         };
         match scheme {
             Scheme::Open => Ok(None),
-            Scheme::Basic => match &self.credentials {
-                Some(credentials) => Ok(Some(credentials.basic())),
-                None => Err(Error::Unauthorized {
-                    operation: Operation::manifest(reference),
-                    detail: format!("{} wants a user name and a password", self.registry),
-                    hint: format!("no credentials for {} were given", self.registry),
-                }),
-            },
+            Scheme::Basic => self.basic(Operation::manifest(reference)).map(Some),
             Scheme::Bearer { realm, service } => {
                 let now = Instant::now();
                 if let Some(token) = state.tokens.get(&reference.repository).filter(|token| token.renew > now) {
                     return Ok(Some(token.header.clone()));
                 }
-                let token = self.token(http, reference, realm, service.as_deref(), now).await?;
+                let scope = format!("repository:{}:pull", reference.repository);
+                let operation = Operation::Token { name: name(reference), realm: without_query(&realm) };
+                let token = self.token(http, operation, realm, service.as_deref(), Some(&scope), now).await?;
                 let header = token.header.clone();
                 state.tokens.insert(reference.repository.clone(), token);
                 Ok(Some(header))
@@ -133,13 +134,61 @@ impl Auth {
         }
     }
 
-    async fn ping(&self, http: &Transport) -> Result<Scheme, Error> {
+    fn basic(&self, operation: Operation) -> Result<Secret, Error> {
+        let detail = format!("{} wants a user name and a password", self.registry);
+        let hint = match &self.credentials {
+            Some(credentials) => match credentials.basic() {
+                Some(basic) => return Ok(basic),
+                None => "the stored token is of no use there; log in with user name and password".to_owned(),
+            },
+            None => format!("no credentials for {} were given", self.registry),
+        };
+        Err(Error::Unauthorized { operation, detail, hint })
+    }
+
+    /// Whether the registry takes the credentials: what `docker login` asks. False when it takes anybody.
+    pub(crate) async fn verify(&self, http: &Transport) -> Result<bool, Error> {
+        let operation = Operation::Login { registry: self.registry.clone() };
+        let authorization = match self.ping(http).await? {
+            Scheme::Open => return Ok(false),
+            Scheme::Basic => self.basic(operation.clone())?,
+            Scheme::Bearer { realm, service } => {
+                self.token(http, operation.clone(), realm, service.as_deref(), None, Instant::now()).await?.header
+            }
+        };
+        let get = Get { operation: operation.clone(), ..self.root()? };
+        let mut attempts = Attempts::default();
+        loop {
+            let error = match http.get(&get, Some(&authorization)).await {
+                Ok(response) if response.status().is_success() => return Ok(true),
+                Ok(response) => self.refusal(operation.clone(), response).await,
+                Err(error) => error,
+            };
+            attempts.pause(error).await?;
+        }
+    }
+
+    /// Whether there is a server that speaks what `base` says; only a certificate that is not accepted is an error.
+    pub(crate) async fn answers(&self, http: &Transport) -> Result<bool, Error> {
+        match http.get(&self.root()?, None).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotTls { .. } | Error::Unreachable { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn root(&self) -> Result<Get, Error> {
         let url = self
             .base
             .join("v2/")
             .map_err(|_| Error::OtherRegistry { client: self.registry.clone(), registry: self.base.to_string() })?;
         let operation = Operation::Ping { registry: self.registry.clone(), url: url.to_string() };
-        let get = Get { operation: operation.clone(), url, accept: "application/json", from: 0, digest_known: false };
+        Ok(Get { operation, url, accept: "application/json", from: 0, digest_known: false })
+    }
+
+    async fn ping(&self, http: &Transport) -> Result<Scheme, Error> {
+        let get = self.root()?;
+        let operation = get.operation.clone();
         let mut attempts = Attempts::default();
         loop {
             let error = match http.get(&get, None).await {
@@ -190,31 +239,50 @@ impl Auth {
     async fn token(
         &self,
         http: &Transport,
-        reference: &ImageRef,
+        operation: Operation,
         mut realm: Url,
         service: Option<&str>,
+        scope: Option<&str>,
         now: Instant,
     ) -> Result<Token, Error> {
-        let operation = Operation::Token { name: name(reference), realm: without_query(&realm) };
-        if let Some(service) = service {
-            realm.query_pairs_mut().append_pair("service", service);
-        }
-        realm.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", reference.repository));
+        let identity = match &self.credentials {
+            Some(Credentials::Identity { token }) => Some(token),
+            _ => None,
+        };
+        let asked = [("service", service), ("scope", scope)];
+        let asked = asked.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+        let form = match identity {
+            None => {
+                realm.query_pairs_mut().extend_pairs(asked);
+                None
+            }
+            // oauth.md: all of it is the body's.
+            Some(token) => {
+                let grant =
+                    [("grant_type", "refresh_token"), ("client_id", "siforge"), ("refresh_token", token.expose())];
+                Some(form(grant.into_iter().chain(asked)))
+            }
+        };
         let get = Get { operation, url: realm, accept: "application/json", from: 0, digest_known: false };
         let mut attempts = Attempts::default();
         loop {
-            match self.try_token(http, &get).await {
+            match self.try_token(http, &get, form.as_ref()).await {
                 Ok(answer) => return token(&get.operation, &answer, now),
                 Err(error) => attempts.pause(error).await?,
             }
         }
     }
 
-    async fn try_token(&self, http: &Transport, get: &Get) -> Result<Vec<u8>, Error> {
-        let basic = self.credentials.as_ref().map(Credentials::basic);
-        let response = http.get(get, basic.as_ref()).await?;
+    async fn try_token(&self, http: &Transport, get: &Get, form: Option<&Secret>) -> Result<Vec<u8>, Error> {
+        let response = match form {
+            Some(form) => http.post(get, form).await?,
+            None => {
+                let basic = self.credentials.as_ref().and_then(Credentials::basic);
+                http.get(get, basic.as_ref()).await?
+            }
+        };
         match response.status() {
-            StatusCode::OK => transport::body(&get.operation, response, "token answer", MAX_TOKEN_ANSWER).await,
+            StatusCode::OK => http.body(&get.operation, response, "token answer", MAX_TOKEN_ANSWER).await,
             _ => Err(self.refusal(get.operation.clone(), response).await),
         }
     }
@@ -241,6 +309,20 @@ impl Auth {
     }
 }
 
+/// `application/x-www-form-urlencoded`, as a query is.
+fn form<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Secret {
+    let mut url = Url::parse("http://form/").ok();
+    let query = url.as_mut().and_then(|url| {
+        url.query_pairs_mut().extend_pairs(pairs);
+        url.query()
+    });
+    Secret::new(query.unwrap_or_default())
+}
+
+fn bearer(token: &Secret) -> Secret {
+    Secret::new(format!("Bearer {}", token.expose()))
+}
+
 /// Reads a token server's answer, received for a request that was sent at `now`.
 fn token(operation: &Operation, answer: &[u8], now: Instant) -> Result<Token, Error> {
     #[derive(Deserialize)]
@@ -260,7 +342,7 @@ fn token(operation: &Operation, answer: &[u8], now: Instant) -> Result<Token, Er
     // token.md: clients take less than 60 s for 60 s. Longer than a day is not believed.
     let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(1, 86_400));
     let renew = now + life.saturating_sub(RENEW_BEFORE).max(life / 2);
-    Ok(Token { header: Secret::new(format!("Bearer {}", token.expose())), renew })
+    Ok(Token { header: bearer(&token), renew })
 }
 
 #[cfg(test)]

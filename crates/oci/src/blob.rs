@@ -6,12 +6,13 @@
 //!      └── broken: GET with Range: bytes=<position>- ◀┘      the hash goes on from where it was
 //! ```
 
+use crate::answer::one_line;
 use crate::operation::name;
 use crate::retry::Attempts;
-use crate::transport::{Get, broken};
-use crate::{Client, Download, Error, Layer, Operation};
-use reqwest::Response;
+use crate::transport::{Get, Transport, refused, without_query};
+use crate::{Client, Download, Error, Layer, Operation, Tls};
 use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, Url};
 use sha2::{Digest as _, Sha256};
 use siforge_reference::{Digest, ImageRef};
 use std::io;
@@ -20,8 +21,9 @@ use std::sync::Arc;
 /// Bytes that are hashed and written at once: far above the cost of going to another thread, small enough that readers
 /// are not kept waiting.
 const BATCH: usize = 256 << 10;
-/// A try that brought this many bytes was not in vain: it opens a new row of tries.
-const PROGRESS: u64 = 1 << 20;
+/// A try that brought this many bytes was not in vain: it opens a new row of tries. There are networks that reset every
+/// connection after 64 KiB.
+const PROGRESS: u64 = 32 << 10;
 
 impl Client {
     /// Writes `layer`'s blob into `into`, which it ends in every case (also when this future is dropped): complete, or
@@ -47,7 +49,8 @@ impl Client {
         operation: &Operation,
         into: &Arc<Download>,
     ) -> Result<(), Error> {
-        self.check(reference)?;
+        // For the check alone: each place has a name of its own for the image.
+        self.locate(reference)?;
         if into.size() != layer.size {
             return Err(Error::Size { operation: operation.clone(), got: into.size(), want: layer.size });
         }
@@ -58,21 +61,7 @@ impl Client {
             batch: Vec::new(),
             position: 0,
         };
-        let mut attempts = Attempts::default();
-        loop {
-            let before = sink.position;
-            let Err(error) = self.stream(reference, layer, &mut sink).await else {
-                break;
-            };
-            // What could not be written is lost, and the hash with it: only a new download can begin again.
-            if matches!(error, Error::Write { .. }) {
-                return Err(error);
-            }
-            if sink.position - before >= PROGRESS {
-                attempts.progress();
-            }
-            attempts.pause(error).await?;
-        }
+        self.from_anywhere(reference, layer, &mut sink).await?;
         sink.flush().await?;
         let got = Digest::from_bytes(sink.hasher.finalize().into());
         match got == layer.digest {
@@ -86,26 +75,96 @@ impl Client {
         }
     }
 
+    /// From the first place that has it: mirrors, registry, and for a foreign layer the URLs that its manifest gives. A
+    /// place goes on where the one before it failed.
+    async fn from_anywhere(&self, reference: &ImageRef, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
+        let mut failed = Vec::new();
+        for place in self.places() {
+            let here = &place.locate(reference)?;
+            sink.operation = Operation::Blob { digest: layer.digest.to_string(), name: name(here) };
+            match place.with_tries(Where::Registry(here), layer, sink).await {
+                Err(error) if !matches!(error, Error::Write { .. }) => failed.push(error),
+                result => return result,
+            }
+        }
+        if matches!(failed.last(), Some(Error::NotFound { .. })) {
+            for url in &layer.urls {
+                match self.from_url(reference, layer, url, sink).await {
+                    Err(error) if !matches!(error, Error::Write { .. }) => failed.push(error),
+                    result => return result,
+                }
+            }
+        }
+        match failed.pop() {
+            Some(error) => Err(error.after(failed)),
+            None => Ok(()),
+        }
+    }
+
+    /// A foreign layer's other place. It is told nothing of the registry: no credentials, no client certificate; and its
+    /// explanations are not shown, since an image could name any address that this machine reaches.
+    async fn from_url(&self, reference: &ImageRef, layer: &Layer, url: &str, sink: &mut Sink) -> Result<(), Error> {
+        let shown = Url::parse(url).map_or_else(|_| one_line(url, &[]), |url| without_query(&url));
+        let digest = layer.digest.to_string();
+        sink.operation = Operation::Foreign { digest, name: name(reference), url: shown };
+        let unsupported =
+            |detail: &str| Error::Unsupported { operation: sink.operation.clone(), detail: detail.to_owned() };
+        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let mut url = parsed.ok_or_else(|| unsupported("only http and https URLs are followed"))?;
+        if url.set_username("").is_err() || url.set_password(None).is_err() {
+            return Err(unsupported("only http and https URLs are followed"));
+        }
+        let mut http = Transport::new(url.host_str().unwrap_or_default(), &Tls::default())?;
+        http.idle = self.http.idle;
+        self.with_tries(Where::Url(&http, &url), layer, sink).await
+    }
+
+    async fn with_tries(&self, place: Where<'_>, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
+        let mut attempts = Attempts::default();
+        loop {
+            let before = sink.position;
+            let Err(error) = self.stream(&place, layer, sink).await else {
+                return Ok(());
+            };
+            // What could not be written is lost, and the hash with it: only a new download can begin again.
+            if matches!(error, Error::Write { .. }) {
+                return Err(error);
+            }
+            if sink.position - before >= PROGRESS {
+                attempts.progress();
+            }
+            attempts.pause(error).await?;
+        }
+    }
+
     /// One try: from the sink's position to the end.
-    async fn stream(&self, reference: &ImageRef, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
-        let get = Get {
+    async fn stream(&self, place: &Where<'_>, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
+        let get = |url| Get {
             operation: sink.operation.clone(),
-            url: self.url(reference, "blobs", &layer.digest.to_string())?,
+            url,
             accept: "*/*",
             from: sink.position,
             digest_known: true,
         };
-        let mut response = self.auth.get(&self.http, reference, &get).await?;
+        let (http, mut response) = match place {
+            Where::Registry(reference) => {
+                let url = self.url(reference, "blobs", &layer.digest.to_string())?;
+                (&self.http, self.auth.get(&self.http, reference, &get(url)).await?)
+            }
+            Where::Url(http, url) => (*http, http.get(&get((*url).clone()), None).await?),
+        };
         let mut skip = match self.start(&response, layer, sink)? {
-            Start::At(0) => 0,
             // The server ignores ranges: what is there already is passed over.
             Start::At(skip) => skip,
             Start::Refused => {
-                return Err(self.auth.refusal(sink.operation.clone(), response).await);
+                let operation = sink.operation.clone();
+                return Err(match place {
+                    Where::Registry(_) => self.auth.refusal(operation, response).await,
+                    Where::Url(..) => refused(operation, &response),
+                });
             }
         };
-        let url = response.url().clone();
-        while let Some(chunk) = response.chunk().await.map_err(|error| broken(&sink.operation, &error, &url))? {
+        while let Some(chunk) = http.chunk(&sink.operation, &mut response).await? {
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             skip -= skipped as u64;
             sink.push(&chunk[skipped..], layer.size).await?;
@@ -139,6 +198,12 @@ impl Client {
             _ => Ok(Start::Refused),
         }
     }
+}
+
+/// Where a blob is asked for.
+enum Where<'a> {
+    Registry(&'a ImageRef),
+    Url(&'a Transport, &'a Url),
 }
 
 enum Start {
@@ -252,7 +317,8 @@ mod tests {
         let client = Client::new(&address, None, tls).expect("client");
         let reference = format!("{address}/x:v1").parse().expect("reference");
         let digest = Digest::from_bytes(Sha256::digest(&body).into());
-        let layer = Layer { digest, size: body.len() as u64, compression: Compression::None, diff_id: digest };
+        let layer =
+            Layer { digest, size: body.len() as u64, compression: Compression::None, diff_id: digest, urls: vec![] };
         let unwritable = tempfile::NamedTempFile::new().expect("temporary file");
         let file = std::fs::File::open(unwritable.path()).expect("open for reading");
         let download = Download::new(file, layer.size);

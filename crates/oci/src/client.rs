@@ -5,12 +5,14 @@ use crate::error::Missing;
 use crate::manifest::{self, Image, Manifest, Unusable};
 use crate::operation::{Operation, name};
 use crate::retry::Attempts;
-use crate::transport::{self, Get, Transport};
+use crate::transport::{Get, Transport};
 use crate::{Compression, Credentials, Error, Platform, Tls, media};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use siforge_reference::{Digest, ImageRef, ParseError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// OCI distribution spec: registries should accept manifests of 4 MiB at least; none accepts more.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -31,6 +33,8 @@ pub struct Layer {
     pub compression: Compression,
     /// SHA-256 of the uncompressed tar (the config's `rootfs.diff_ids`).
     pub diff_id: Digest,
+    /// Where a foreign layer is besides the registry; such hosts are sent no credentials.
+    pub urls: Vec<String>,
 }
 
 /// What a reference resolved to: everything but the layers' bytes.
@@ -48,13 +52,41 @@ pub struct Resolved {
     pub config: Vec<u8>,
 }
 
-/// Reads one registry. Tokens and connections are kept between calls, which may run side by side.
+/// Reads one registry, or for one image its mirrors first. Tokens and connections are kept between calls, which may run
+/// side by side.
 #[derive(Debug)]
 pub struct Client {
+    /// As references name it.
     registry: String,
+    /// Where the one repository of this client is, when that is not what references call it.
+    moved: Option<Moved>,
     base: Url,
     pub(crate) http: Transport,
     pub(crate) auth: Auth,
+    /// Asked in order before this one.
+    mirrors: Vec<Client>,
+    /// Which of them (their number is this client) the last image was found at.
+    found: AtomicUsize,
+}
+
+/// A repository's name and what it is called where it is.
+#[derive(Debug)]
+struct Moved {
+    from: String,
+    registry: String,
+    repository: String,
+}
+
+/// A place where an image is, and how it is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `HOST[:PORT]`.
+    pub registry: String,
+    pub repository: String,
+    pub credentials: Option<Credentials>,
+    pub tls: Tls,
+    /// Where no TLS is spoken, HTTP will do.
+    pub try_http: bool,
 }
 
 /// A manifest's bytes with what is known of them.
@@ -68,30 +100,77 @@ impl Client {
     /// A client for `registry` (`ImageRef::registry`: `docker.io`, `127.0.0.1:5000`): credentials belong to one registry,
     /// so references to others are refused.
     pub fn new(registry: &str, credentials: Option<Credentials>, tls: Tls) -> Result<Self, Error> {
-        // Docker Hub's registry is not at the name that images carry (distribution/reference, normalize.go).
-        let host = match registry {
-            "docker.io" => "registry-1.docker.io",
-            host => host,
-        };
-        let scheme = match tls.plain_http {
-            true => "http",
-            false => "https",
-        };
-        let base = Url::parse(&format!("{scheme}://{host}/")).ok();
-        let base = base.filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
-        let base = base.ok_or_else(|| ParseError::Image { value: registry.to_owned() })?;
         Ok(Self {
             registry: registry.to_owned(),
+            moved: None,
             http: Transport::new(registry, &tls)?,
-            auth: Auth::new(registry, base.clone(), credentials),
-            base,
+            auth: Auth::new(registry, base(registry, &tls)?, credentials),
+            base: base(registry, &tls)?,
+            mirrors: Vec::new(),
+            found: AtomicUsize::new(0),
         })
+    }
+
+    /// A client for one image's repository, at several places: the last is the registry itself, those before it are its
+    /// mirrors. What it resolves carries the image's own name all the same.
+    pub async fn connect(image: &ImageRef, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
+        let mut clients = Vec::new();
+        for endpoint in endpoints {
+            clients.push(Self::at(image, endpoint).await?);
+        }
+        let registry = clients.pop().ok_or_else(|| ParseError::Image { value: image.to_string() })?;
+        Ok(Self { mirrors: clients, ..registry })
+    }
+
+    async fn at(image: &ImageRef, endpoint: Endpoint) -> Result<Self, Error> {
+        let Endpoint { registry, repository, credentials, mut tls, try_http } = endpoint;
+        let mut client = Self::new(&registry, credentials.clone(), tls.clone())?;
+        if try_http && !tls.plain_http && !client.auth.answers(&client.http).await? {
+            tls.plain_http = true;
+            client = Self::new(&registry, credentials, tls)?;
+        }
+        let moved = Moved { from: image.repository.clone(), registry, repository };
+        Ok(Self { registry: image.registry.clone(), moved: Some(moved), ..client })
+    }
+
+    /// How long a registry may be silent before a request counts as broken; 60 s unless told.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, idle: Duration) -> Self {
+        self.http.idle = idle;
+        self.mirrors = self.mirrors.into_iter().map(|mirror| mirror.with_idle_timeout(idle)).collect();
+        self
+    }
+
+    /// Whether the registry takes this client's credentials; false when it takes anybody. An error says why it does not.
+    pub async fn verify(&self) -> Result<bool, Error> {
+        self.auth.verify(&self.http).await
+    }
+
+    /// The places that can have what was resolved last, and then this registry.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Self> {
+        self.mirrors.iter().chain([self]).skip(self.found.load(Ordering::Relaxed))
     }
 
     /// Finds the image for `platform`: manifest and config, all of it verified against the reference's digest or, for a
     /// tag, against the digests that the tag's manifest gives.
     pub async fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<Resolved, Error> {
-        self.check(reference)?;
+        let mut failed = Vec::new();
+        for (at, mirror) in self.mirrors.iter().enumerate() {
+            match mirror.resolve_here(reference, platform).await {
+                Ok(resolved) => {
+                    self.found.store(at, Ordering::Relaxed);
+                    return Ok(resolved);
+                }
+                Err(error) => failed.push(error),
+            }
+        }
+        self.found.store(self.mirrors.len(), Ordering::Relaxed);
+        self.resolve_here(reference, platform).await.map_err(|error| error.after(failed))
+    }
+
+    async fn resolve_here(&self, reference: &ImageRef, platform: &Platform) -> Result<Resolved, Error> {
+        let named = reference;
+        let reference = &self.locate(reference)?;
         let operation = Operation::manifest(reference);
         let fetched = match self.manifest(reference, &reference.selector(), reference.digest).await {
             Err(Error::NotFound { operation, .. }) if reference.digest.is_none() => {
@@ -117,9 +196,10 @@ impl Client {
             size: blob.size,
             compression: blob.compression,
             diff_id,
+            urls: blob.urls,
         });
         Ok(Resolved {
-            reference: reference.clone(),
+            reference: named.clone(),
             manifest_digest,
             platform: parsed.platform,
             layers: layers.collect(),
@@ -128,17 +208,31 @@ impl Client {
         })
     }
 
-    /// Refuses what is not of this registry, and fields that no parser would have made (they become a URL).
-    pub(crate) fn check(&self, reference: &ImageRef) -> Result<(), Error> {
-        if reference.registry != self.registry {
-            let (client, registry) = (self.registry.clone(), reference.registry.clone());
-            return Err(Error::OtherRegistry { client, registry });
-        }
+    /// What this registry calls the image. Refuses what is not of this registry, and fields that no parser would have made
+    /// (they become a URL).
+    pub(crate) fn locate(&self, reference: &ImageRef) -> Result<ImageRef, Error> {
         let text = reference.to_string();
         let parsed: ImageRef = text.parse()?;
-        match parsed.repository == reference.repository && parsed.registry == reference.registry {
-            true => Ok(()),
-            false => Err(ParseError::Image { value: text }.into()),
+        if parsed.repository != reference.repository || parsed.registry != reference.registry {
+            return Err(ParseError::Image { value: text }.into());
+        }
+        let other = || Error::OtherRegistry { client: self.name(), registry: reference.registry.clone() };
+        if reference.registry != self.registry {
+            return Err(other());
+        }
+        match &self.moved {
+            None => Ok(parsed),
+            Some(Moved { from, .. }) if *from != reference.repository => Err(other()),
+            Some(Moved { registry, repository, .. }) => {
+                Ok(ImageRef { registry: registry.clone(), repository: repository.clone(), ..parsed })
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.moved {
+            None => self.registry.clone(),
+            Some(moved) => format!("{}/{}", self.registry, moved.from),
         }
     }
 
@@ -249,7 +343,7 @@ impl Client {
         }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.map(str::to_owned);
-        Ok((transport::body(&get.operation, response, what, max).await?, content_type))
+        Ok((self.http.body(&get.operation, response, what, max).await?, content_type))
     }
 
     /// What a tag's 404 is about: registries answer the same for a repository and for a tag that they do not know, but
@@ -278,6 +372,22 @@ impl Client {
             Err(_) => unclear(),
         }
     }
+}
+
+/// A registry's root URL.
+fn base(registry: &str, tls: &Tls) -> Result<Url, Error> {
+    // Docker Hub's registry is not at the name that images carry (distribution/reference, normalize.go).
+    let host = match registry {
+        "docker.io" => "registry-1.docker.io",
+        host => host,
+    };
+    let scheme = match tls.plain_http {
+        true => "http",
+        false => "https",
+    };
+    let base = Url::parse(&format!("{scheme}://{host}/")).ok();
+    let base = base.filter(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
+    base.ok_or_else(|| ParseError::Image { value: registry.to_owned() }.into())
 }
 
 /// Whether an image of platform `have` may be given to who wants `wanted`. Images of old builders name no platform.
@@ -310,6 +420,9 @@ fn unusable(operation: &Operation, error: Unusable) -> Error {
         }
         Unusable::TooManyLayers(count) => {
             Error::Limit { operation, what: "number of layers", actual: count as u64, max: manifest::MAX_LAYERS as u64 }
+        }
+        Unusable::TooDeep(depth) => {
+            Error::Limit { operation, what: "depth of the JSON", actual: depth as u64, max: manifest::MAX_DEPTH as u64 }
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Error {
 
     #[error("{operation}: writing the blob's file: {source}")]
     Write { operation: Operation, source: Arc<io::Error> },
+    #[error("{error}; before it failed: {}", list(.mirrors))]
+    AfterMirrors { error: Box<Error>, mirrors: Vec<String> },
     #[error("{operation}: interrupted after {written} bytes")]
     Interrupted { operation: Operation, written: u64 },
 }
@@ -134,6 +136,7 @@ impl Error {
             Self::Size { .. } | Self::Checksum { .. } => Kind::Integrity,
             Self::Write { .. } => Kind::Local,
             Self::Interrupted { .. } => Kind::Interrupted,
+            Self::AfterMirrors { error, .. } => error.kind(),
         }
     }
 
@@ -143,7 +146,19 @@ impl Error {
                 Reaction::Retry { after: *retry_after }
             }
             Self::Unreachable { .. } | Self::Write { .. } | Self::Interrupted { .. } => Reaction::Retry { after: None },
+            Self::AfterMirrors { error, .. } => error.reaction(),
             _ => Reaction::Stall,
+        }
+    }
+
+    /// The same, with what was tried before.
+    pub(crate) fn after(self, mirrors: Vec<Self>) -> Self {
+        match mirrors.is_empty() {
+            true => self,
+            false => {
+                let mirrors = mirrors.iter().map(Self::to_string).collect();
+                Self::AfterMirrors { error: Box::new(self), mirrors }
+            }
         }
     }
 }

@@ -22,26 +22,34 @@
 
 mod answer;
 mod auth;
+mod auth_file;
 mod blob;
+mod certs;
 mod challenge;
 mod client;
 mod download;
 mod error;
+mod keyring;
 mod manifest;
 mod media;
 mod operation;
 mod platform;
+mod registries;
 mod retry;
 mod secret;
 mod tls;
 mod transport;
 mod vouch;
 
-pub use client::{Client, Layer, Resolved};
+pub use auth_file::{AuthFile, InvalidAuthFile, Listed, login_key, with_login, without_login};
+pub use certs::{CertsError, Identity, add_certs};
+pub use client::{Client, Endpoint, Layer, Resolved};
 pub use download::{Download, Reader};
 pub use error::{Error, Kind, Missing, Reaction};
+pub use keyring::{Chosen, Keyring, KeyringError, Place, read_file};
 pub use media::Compression;
 pub use operation::Operation;
 pub use platform::{InvalidPlatform, Platform};
+pub use registries::{Location, Registries, RegistriesError};
 pub use secret::{Credentials, Secret};
 pub use tls::Tls;

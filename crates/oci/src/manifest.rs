@@ -17,6 +17,11 @@ use siforge_reference::Digest;
 /// Layers of an image: overlay stops at 500, Docker at 127.
 pub(crate) const MAX_LAYERS: usize = 512;
 
+/// Places of a foreign layer that are tried.
+const MAX_URLS: usize = 8;
+/// Manifests and indexes need 5 levels, configs 6; annotations and histories hold no more.
+pub(crate) const MAX_DEPTH: usize = 32;
+
 /// What a manifest URL answered with.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Manifest {
@@ -37,6 +42,8 @@ pub(crate) struct Blob {
     pub digest: Digest,
     pub size: u64,
     pub compression: Compression,
+    /// Where else than in the registry a foreign layer is.
+    pub urls: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -46,6 +53,8 @@ pub(crate) struct Descriptor {
     pub media_type: String,
     pub digest: Digest,
     pub size: u64,
+    #[serde(default)]
+    pub urls: Vec<String>,
 }
 
 /// An index's entry.
@@ -63,6 +72,7 @@ pub(crate) enum Unusable {
     Malformed(String),
     Unsupported(String),
     TooManyLayers(usize),
+    TooDeep(usize),
 }
 
 #[derive(Deserialize)]
@@ -88,6 +98,7 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest
     struct Version {
         schema_version: Option<u64>,
     }
+    check_depth(bytes)?;
     let version = serde_json::from_slice::<Version>(bytes).ok().and_then(|v| v.schema_version);
     let of_header = content_type.and_then(media::document);
     if of_header == Some(Document::SchemaOne) || version == Some(1) {
@@ -116,6 +127,26 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest
     }
 }
 
+/// Brackets that are open at once, those in strings left out. Parsers differ in what they bear, and members that we skip
+/// are not bounded by ours.
+fn check_depth(bytes: &[u8]) -> Result<(), Unusable> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Unusable::TooDeep(depth));
+        }
+    }
+    Ok(())
+}
+
 fn image(config: Descriptor, layers: &[Descriptor]) -> Result<Image, Unusable> {
     // Docker's own registry tools leave the type out nowhere; artifacts (Helm charts, SIFs, signatures) have their own.
     if !media::is_image_config(&config.media_type) {
@@ -133,7 +164,11 @@ fn image(config: Descriptor, layers: &[Descriptor]) -> Result<Image, Unusable> {
     }
     let layers = layers.iter().map(|layer| {
         let compression = media::compression(&layer.media_type).map_err(Unusable::Unsupported)?;
-        Ok(Blob { digest: layer.digest, size: layer.size, compression })
+        let urls = match media::is_foreign(&layer.media_type) {
+            true => layer.urls.iter().take(MAX_URLS).cloned().collect(),
+            false => Vec::new(),
+        };
+        Ok(Blob { digest: layer.digest, size: layer.size, compression, urls })
     });
     Ok(Image { config, layers: layers.collect::<Result<_, _>>()? })
 }
@@ -185,6 +220,7 @@ pub(crate) fn config(bytes: &[u8]) -> Result<Config, Unusable> {
         #[serde(default)]
         diff_ids: Option<Vec<Digest>>,
     }
+    check_depth(bytes)?;
     let raw: Raw = serde_json::from_slice(bytes).map_err(|error| Unusable::Malformed(error.to_string()))?;
     Ok(Config { platform: raw.platform, diff_ids: raw.rootfs.diff_ids.unwrap_or_default() })
 }

@@ -50,8 +50,14 @@ pub(crate) fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json")
 }
 
-/// How a layer is compressed, or why it cannot be read. Foreign (nondistributable) layers are as any others: whether
-/// the registry has them shows when they are fetched.
+/// Whether the layer is one that registries need not hold (image spec, "Non-Distributable Layers"): its descriptor may
+/// say where else it is.
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.diff.tar")
+}
+
+/// How a layer is compressed, or why it cannot be read.
 pub(crate) fn compression(media_type: &str) -> Result<Compression, String> {
     match media_type {
         "application/vnd.oci.image.layer.v1.tar"

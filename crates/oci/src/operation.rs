@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Operation {
     /// `pinging container registry HOST: Get "https://HOST/v2/"`
     Ping { registry: String, url: String },
+    /// `logging in to HOST`
+    Login { registry: String },
     /// `getting a token for HOST/REPO from REALM`
     Token { name: String, realm: String },
     /// `reading manifest latest in HOST/REPO`
@@ -18,6 +20,8 @@ pub enum Operation {
     Config { digest: String, name: String },
     /// `reading blob sha256:… of HOST/REPO`
     Blob { digest: String, name: String },
+    /// `reading foreign layer sha256:… of HOST/REPO from URL`
+    Foreign { digest: String, name: String, url: String },
 }
 
 impl Operation {
@@ -37,10 +41,12 @@ impl fmt::Display for Operation {
             Self::Ping { registry, url } => {
                 write!(f, "pinging container registry {registry}: Get \"{url}\"")
             }
+            Self::Login { registry } => write!(f, "logging in to {registry}"),
             Self::Token { name, realm } => write!(f, "getting a token for {name} from {realm}"),
             Self::Manifest { selector, name } => write!(f, "reading manifest {selector} in {name}"),
             Self::Tags { name } => write!(f, "reading the tags of {name}"),
             Self::Config { digest, name } => write!(f, "reading config {digest} of {name}"),
+            Self::Foreign { digest, name, url } => write!(f, "reading foreign layer {digest} of {name} from {url}"),
             Self::Blob { digest, name } => write!(f, "reading blob {digest} of {name}"),
         }
     }

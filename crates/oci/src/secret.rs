@@ -32,22 +32,46 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// A user name and password for one registry.
+/// What opens one registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: Secret,
+pub enum Credentials {
+    /// For Basic authentication, and for token servers.
+    Password { username: String, password: Secret },
+    /// Docker's `identitytoken`: an OAuth 2 refresh token that the registry's token server exchanges for access tokens.
+    Identity { token: Secret },
+    /// Docker's `registrytoken`: sent to the registry as it is.
+    Bearer { token: Secret },
 }
 
 impl Credentials {
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { username: username.into(), password: Secret::new(password) }
+        Self::Password { username: username.into(), password: Secret::new(password) }
     }
 
-    /// The value of an `Authorization` header (RFC 7617).
-    pub(crate) fn basic(&self) -> Secret {
-        let pair = Zeroizing::new(format!("{}:{}", self.username, self.password.expose()));
-        Secret::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+    /// Whose they are, when they say so.
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Password { username, .. } => Some(username),
+            Self::Identity { .. } | Self::Bearer { .. } => None,
+        }
+    }
+
+    /// The secret part.
+    pub fn secret(&self) -> &Secret {
+        match self {
+            Self::Password { password: secret, .. }
+            | Self::Identity { token: secret }
+            | Self::Bearer { token: secret } => secret,
+        }
+    }
+
+    /// The value of an `Authorization` header (RFC 7617), from a user name and password.
+    pub(crate) fn basic(&self) -> Option<Secret> {
+        let Self::Password { username, password } = self else {
+            return None;
+        };
+        let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
+        Some(Secret::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))))
     }
 }
 
@@ -58,13 +82,13 @@ mod tests {
     #[test]
     fn basic_is_rfc_7617s_example() {
         let credentials = Credentials::new("Aladdin", "open sesame");
-        assert_eq!(credentials.basic().expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(credentials.basic().expect("a pair").expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     }
 
     #[test]
     fn a_secret_is_not_printed() {
         let credentials = Credentials::new("ci", "hunter2");
-        assert_eq!(format!("{credentials:?}"), r#"Credentials { username: "ci", password: *** }"#);
-        assert_eq!(format!("{:#?}", credentials.password), "***");
+        assert_eq!(format!("{credentials:?}"), r#"Password { username: "ci", password: *** }"#);
+        assert_eq!(format!("{:#?}", credentials.secret()), "***");
     }
 }

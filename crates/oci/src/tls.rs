@@ -2,11 +2,11 @@
 //!
 //! rustls with ring as its only provider; the provider is given to the configuration and not installed for the process.
 
-use crate::Error;
+use crate::{Error, Identity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
     /// PEM bundle, in addition to the system's roots.
     pub ca_bundle: Option<Vec<u8>>,
+    /// What the client shows when it is asked who it is.
+    pub identity: Option<Identity>,
 }
 
 impl Tls {
@@ -27,12 +29,24 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: error.to_string() })?;
-        let mut config = match self.insecure_skip_verify {
-            true => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-                .with_no_client_auth(),
-            false => builder.with_root_certificates(self.roots(registry)?).with_no_client_auth(),
+        let builder = match self.insecure_skip_verify {
+            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+            false => builder.with_root_certificates(self.roots(registry)?),
+        };
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                // The parser's own text could quote the key.
+                let bad = |detail: &str| Error::TlsSetup {
+                    registry: registry.to_owned(),
+                    detail: format!("the client's {detail} is not in PEM form or does not fit"),
+                };
+                let certificates =
+                    CertificateDer::pem_slice_iter(&identity.certificates).collect::<Result<Vec<_>, _>>();
+                let certificates = certificates.map_err(|_| bad("certificate"))?;
+                let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes()).map_err(|_| bad("key"))?;
+                builder.with_client_auth_cert(certificates, key).map_err(|_| bad("certificate or key"))?
+            }
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)

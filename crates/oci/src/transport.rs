@@ -6,20 +6,25 @@
 
 use crate::answer::{MAX_ERROR_BODY, Refusal, one_line};
 use crate::{Error, Operation, Secret, Tls};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use std::error::Error as _;
 use std::io;
-use std::time::Duration;
+use std::ops::Deref;
+use std::time::{Duration, SystemTime};
 
 const MAX_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without a byte. A registry that must first fetch a blob from its own upstream can be silent for long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Without a byte of an explanation that nothing depends on.
+const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Transport {
     http: reqwest::Client,
+    /// How long the other side may be silent.
+    pub(crate) idle: Duration,
 }
 
 /// What to get.
@@ -40,11 +45,10 @@ impl Transport {
             .tls_backend_preconfigured(tls.client_config(registry)?)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(IDLE_TIMEOUT)
             .user_agent(concat!("siforge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: root_cause(&error) })?;
-        Ok(Self { http })
+        Ok(Self { http, idle: IDLE_TIMEOUT })
     }
 
     /// The answer at the end of the redirects, whatever its status.
@@ -80,8 +84,67 @@ impl Transport {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let sent = self.http.get(url.clone()).headers(headers).send().await;
-        sent.map_err(|error| broken(&get.operation, &error, url))
+        self.answer(&get.operation, url, self.http.get(url.clone()).headers(headers)).await
+    }
+
+    /// Sends a form (`application/x-www-form-urlencoded`). It holds secrets, so a redirect is not followed.
+    pub(crate) async fn post(&self, get: &Get, form: &Secret) -> Result<Response, Error> {
+        let request = self
+            .http
+            .post(get.url.clone())
+            .header(ACCEPT, get.accept)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form.expose().to_owned());
+        let response = self.answer(&get.operation, &get.url, request).await?;
+        match response.status().is_redirection() {
+            true => Err(redirect(get, &get.url, "a token server may not redirect")),
+            false => Ok(response),
+        }
+    }
+
+    async fn answer(&self, operation: &Operation, url: &Url, request: RequestBuilder) -> Result<Response, Error> {
+        let sent = tokio::time::timeout(self.idle, request.send()).await.map_err(|_| self.silent(operation, url))?;
+        sent.map_err(|error| broken(operation, &error, url))
+    }
+
+    /// The next bytes of a body.
+    pub(crate) async fn chunk(
+        &self,
+        operation: &Operation,
+        response: &mut Response,
+    ) -> Result<Option<impl Deref<Target = [u8]> + use<>>, Error> {
+        let next = tokio::time::timeout(self.idle, response.chunk()).await;
+        let next = next.map_err(|_| self.silent(operation, response.url()))?;
+        next.map_err(|error| broken(operation, &error, response.url()))
+    }
+
+    /// The whole body of at most `max` bytes.
+    pub(crate) async fn body(
+        &self,
+        operation: &Operation,
+        mut response: Response,
+        what: &'static str,
+        max: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let limit = |actual| Error::Limit { operation: operation.clone(), what, actual, max };
+        if let Some(length) = response.content_length().filter(|length| *length > max) {
+            return Err(limit(length));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk(operation, &mut response).await? {
+            let length = (bytes.len() + chunk.len()) as u64;
+            if length > max {
+                return Err(limit(length));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    fn silent(&self, operation: &Operation, url: &Url) -> Error {
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        let detail = format!("no data from {host}:{port} for {:?}", self.idle);
+        Error::Unreachable { operation: operation.clone(), detail }
     }
 }
 
@@ -116,36 +179,13 @@ pub(crate) fn without_query(url: &Url) -> String {
     one_line(url.as_str(), &[])
 }
 
-/// The whole body of at most `max` bytes.
-pub(crate) async fn body(
-    operation: &Operation,
-    mut response: Response,
-    what: &'static str,
-    max: u64,
-) -> Result<Vec<u8>, Error> {
-    let url = response.url().clone();
-    let limit = |actual| Error::Limit { operation: operation.clone(), what, actual, max };
-    if let Some(length) = response.content_length().filter(|length| *length > max) {
-        return Err(limit(length));
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| broken(operation, &error, &url))? {
-        let length = (bytes.len() + chunk.len()) as u64;
-        if length > max {
-            return Err(limit(length));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 /// The error that an answer without success stands for.
 pub(crate) async fn refusal(operation: Operation, mut response: Response, hint: String, secrets: &[&str]) -> Error {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let mut bytes = Vec::new();
     // What cannot be read of an explanation is left out: the status is what counts.
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout(EXPLANATION_TIMEOUT, response.chunk()).await {
         let room = (MAX_ERROR_BODY as usize).saturating_sub(bytes.len());
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
@@ -157,7 +197,15 @@ pub(crate) async fn refusal(operation: Operation, mut response: Response, hint: 
         status if status == StatusCode::OK => 204,
         status => status.as_u16(),
     };
-    Refusal { operation, status, retry_after: retry_after.as_deref(), body: &bytes, hint, secrets }.into_error()
+    let now = SystemTime::now();
+    Refusal { operation, status, retry_after: retry_after.as_deref(), now, body: &bytes, hint, secrets }.into_error()
+}
+
+/// The same for a server whose explanation is nobody's business.
+pub(crate) fn refused(operation: Operation, response: &Response) -> Error {
+    let (status, hint) = (response.status().as_u16(), "the place is open to nobody".to_owned());
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok());
+    Refusal { operation, status, retry_after, now: SystemTime::now(), body: b"", hint, secrets: &[] }.into_error()
 }
 
 /// A request or body that broke: certificate, other protocol, or the network.
@@ -182,8 +230,7 @@ pub(crate) fn broken(operation: &Operation, error: &reqwest::Error, url: &Url) -
             format!("dial tcp {host}:{port}: connect: connection refused")
         }
         (true, false) => format!("dial tcp {host}:{port}: {cause}"),
-        (false, true) => format!("no data from {host}:{port} for {} s", IDLE_TIMEOUT.as_secs()),
-        (false, false) => format!("connection to {host}:{port} broke: {cause}"),
+        (false, _) => format!("connection to {host}:{port} broke: {cause}"),
     };
     let hint = match error.is_connect() {
         true => "; is the address right, and does the registry run?",

@@ -10,7 +10,16 @@ impl Client {
     /// answer HEAD of a blob from a cache that knows nothing of permissions; of a server that ignores ranges the body is
     /// not read.
     pub async fn has_blob(&self, reference: &ImageRef, layer: &Layer) -> Result<bool, Error> {
-        self.check(reference)?;
+        for place in self.places() {
+            if place.has_blob_here(reference, layer).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn has_blob_here(&self, reference: &ImageRef, layer: &Layer) -> Result<bool, Error> {
+        let reference = &self.locate(reference)?;
         let operation = Operation::Blob { digest: layer.digest.to_string(), name: name(reference) };
         let get = Get {
             url: self.url(reference, "blobs", &layer.digest.to_string())?,

@@ -15,6 +15,7 @@ fn layer_of(blob: &[u8]) -> Layer {
         size: blob.len() as u64,
         compression: siforge_oci::Compression::Gzip,
         diff_id: absent(),
+        urls: vec![],
     }
 }
 

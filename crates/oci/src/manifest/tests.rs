@@ -47,9 +47,10 @@ fn an_image() {
             media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
             digest: digest(1),
             size: 1,
+            urls: vec![],
         },
         layers: [2, 3]
-            .map(|byte| Blob { digest: digest(byte), size: byte.into(), compression: Compression::Gzip })
+            .map(|byte| Blob { digest: digest(byte), size: byte.into(), compression: Compression::Gzip, urls: vec![] })
             .into(),
     });
     for content_type in [None, Some(IMAGE), Some("application/octet-stream")] {
@@ -82,7 +83,7 @@ fn refused_manifests() {
 
 fn index(platforms: &[Option<&str>]) -> Vec<Entry> {
     let entry = |(at, platform): (usize, &Option<&str>)| Entry {
-        descriptor: Descriptor { media_type: IMAGE.to_owned(), digest: digest(at as u8), size: 1 },
+        descriptor: Descriptor { media_type: IMAGE.to_owned(), digest: digest(at as u8), size: 1, urls: vec![] },
         platform: platform.map(|text| text.parse().expect(text)),
     };
     platforms.iter().enumerate().map(entry).collect()

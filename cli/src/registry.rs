@@ -1,0 +1,330 @@
+//! How a registry is reached: its mirrors, credentials and certificates; and `siforge registry login|logout|list`.
+
+use crate::cli::{Global, List, Login, Logout, Registry, RegistryCommand};
+use crate::config::{Config, RegistryPaths};
+use crate::error::Error;
+use crate::prompt;
+use serde_json::json;
+use siforge_oci::{
+    Client, Credentials, Endpoint, Listed, Place, Registries, Secret, Tls, add_certs, read_file, with_login,
+    without_login,
+};
+use siforge_reference::ImageRef;
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A CA bundle is some 200 kB; more is a mistake.
+const CA_FILE_LIMIT: u64 = 16 << 20;
+/// registries.conf of a site with many mirrors has some KiB.
+const CONF_LIMIT: u64 = 1 << 20;
+/// As the prompt.
+const LONGEST_PASSWORD: u64 = 16 << 10;
+
+/// A client for an image: its mirrors first, each with what there is for it.
+pub(crate) async fn connect(
+    global: &Global,
+    config: &Config,
+    options: &Registry,
+    image: &ImageRef,
+) -> Result<Client, Error> {
+    let paths = &config.registries;
+    let username = options.docker_username.as_deref();
+    let prompted = match options.docker_login {
+        true => Some(prompt::credentials(&image.registry, username.or(paths.username()))?),
+        false => None,
+    };
+    let keyring = paths.keyring(username, options.authfile.as_deref(), prompted);
+    let locations = registries(paths)?.locations(image)?;
+    let last = locations.len().saturating_sub(1);
+    let mut endpoints = Vec::new();
+    for (at, location) in locations.into_iter().enumerate() {
+        let here = ImageRef { registry: location.registry, repository: location.repository, ..image.clone() };
+        // What was typed is for the registry, not for its mirrors.
+        let chosen = match at == last {
+            true => keyring.find(&here).await?,
+            false => keyring.find_stored(&here).await?,
+        };
+        let mut tls = Tls { insecure_skip_verify: location.insecure, ..Tls::default() };
+        if at == last {
+            tls.plain_http = options.no_https;
+            tls.insecure_skip_verify |= options.tls_insecure_skip_verify;
+            tls.ca_bundle = ca_bundle(options.tls_ca_file.as_deref())?;
+            if !global.is_quiet() {
+                say(&chosen.warnings, chosen.credentials.is_some(), &here.registry);
+            }
+        }
+        add_certs(&mut tls, &cert_folders(paths), &here.registry)?;
+        let ImageRef { registry, repository, .. } = here;
+        let credentials = chosen.credentials;
+        endpoints.push(Endpoint { registry, repository, credentials, tls, try_http: location.insecure });
+    }
+    Ok(Client::connect(image, endpoints).await?)
+}
+
+/// Apptainer's words for who has no credentials.
+fn say(warnings: &[String], found: bool, registry: &str) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if !found {
+        eprintln!("info: no credentials for {registry} found: only pulls of public images will succeed");
+    }
+}
+
+fn ca_bundle(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    path.map(|path| crate::files::read_limited(path, CA_FILE_LIMIT)).transpose()
+}
+
+fn cert_folders(paths: &RegistryPaths) -> Vec<PathBuf> {
+    let user = paths.user_containers.iter().chain([&paths.system_containers]).map(|folder| folder.join("certs.d"));
+    user.chain(["/etc/docker/certs.d".into()]).collect()
+}
+
+/// registries.conf and its drop-ins: the user's alone when there is one, as containers/image has it.
+fn registries(paths: &RegistryPaths) -> Result<Registries, Error> {
+    let user = paths.user_containers.as_ref();
+    let user_file = user.map(|folder| folder.join("registries.conf")).filter(|path| path.is_file());
+    let (main, folders) = match (&paths.conf, user_file) {
+        (Some(named), _) => (named.clone(), vec![Some(&paths.system_containers), user]),
+        (None, Some(own)) => (own, vec![user]),
+        (None, None) => (paths.system_containers.join("registries.conf"), vec![Some(&paths.system_containers), user]),
+    };
+    let mut registries = Registries::default();
+    if paths.conf.is_some() || main.exists() {
+        add(&mut registries, &main)?;
+    }
+    for folder in folders.into_iter().flatten() {
+        // A folder that is not there, or not for us, has no drop-ins.
+        let entries = std::fs::read_dir(folder.join("registries.conf.d")).into_iter().flatten();
+        let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+        files.sort();
+        for file in &files {
+            add(&mut registries, file)?;
+        }
+    }
+    Ok(registries)
+}
+
+fn add(registries: &mut Registries, path: &Path) -> Result<(), Error> {
+    let text = crate::files::read_limited(path, CONF_LIMIT)?;
+    Ok(registries.add(&path.display().to_string(), &String::from_utf8_lossy(&text))?)
+}
+
+/// `docker://NAME` with what a short name stands for (registries.conf, `[aliases]`); any other source as it is.
+pub(crate) fn unshortened(config: &Config, source: &str) -> Result<String, Error> {
+    let Some(name) = source.strip_prefix("docker://") else {
+        return Ok(source.to_owned());
+    };
+    let end = name.find([':', '@']).unwrap_or(name.len());
+    let (short, rest) = name.split_at(end);
+    // A part with a dot or a port before the first slash is a registry.
+    let domain = short.split_once('/').is_some_and(|(first, _)| first.contains('.') || first == "localhost");
+    if domain || rest.contains('/') {
+        return Ok(source.to_owned());
+    }
+    match registries(&config.registries)?.alias(short) {
+        Some(alias) => Ok(format!("docker://{alias}{rest}")),
+        None => Ok(source.to_owned()),
+    }
+}
+
+pub(crate) fn run(global: &Global, config: &Config, command: &RegistryCommand) -> Result<(), Error> {
+    match command {
+        RegistryCommand::Login(options) => login(global, config, options),
+        RegistryCommand::Logout(options) => logout(global, config, options),
+        RegistryCommand::List(options) => list(config, options),
+    }
+}
+
+fn login(global: &Global, config: &Config, options: &Login) -> Result<(), Error> {
+    let image = registry_of(&options.registry)?;
+    let name = name(&image);
+    let path = login_file(config, options.authfile.as_deref())?;
+    // Before anybody types a password: a file that could not be written.
+    let before = read_file(&path)?;
+    let edit = |source| Error::EditLogins { path: path.clone(), source };
+    with_login(before.as_deref(), &name, &Credentials::new("", "")).map_err(edit)?;
+    let credentials = credentials(config, options, &image.registry)?;
+
+    let paths = &config.registries;
+    let insecure = registries(paths)?.locations(&image)?.last().is_some_and(|location| location.insecure);
+    let mut tls = Tls {
+        plain_http: options.no_https,
+        insecure_skip_verify: insecure || options.tls_insecure_skip_verify,
+        ca_bundle: ca_bundle(options.tls_ca_file.as_deref())?,
+        identity: None,
+    };
+    add_certs(&mut tls, &cert_folders(paths), &image.registry)?;
+    let ImageRef { registry, repository, .. } = image.clone();
+    let endpoint = Endpoint { registry, repository, credentials: Some(credentials.clone()), tls, try_http: insecure };
+    let wanted = crate::pull::block_on(async {
+        let client = Client::connect(&image, vec![endpoint]).await?;
+        Ok(client.verify().await?)
+    })?;
+    let text = with_login(before.as_deref(), &name, &credentials).map_err(edit)?;
+    write(&path, &text).map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
+    if !global.is_quiet() {
+        if !wanted {
+            eprintln!("warning: {} takes anybody, so nobody has looked at the password", image.registry);
+        }
+        eprintln!("info: the credentials for {name} are in {}", path.display());
+    }
+    Ok(())
+}
+
+fn credentials(config: &Config, options: &Login, registry: &str) -> Result<Credentials, Error> {
+    let username = options.username.as_deref().or(config.registries.username());
+    let password = match options.password_stdin {
+        true => Some(password_of(io::stdin())?),
+        false => config.registries.password().cloned(),
+    };
+    match (username, password) {
+        (Some(username), Some(password)) => Ok(Credentials::Password { username: username.to_owned(), password }),
+        (None, Some(_)) if options.password_stdin => {
+            Err(Error::NoPassword { why: "--password-stdin goes with --username" })
+        }
+        (username, _) => prompt::credentials(registry, username),
+    }
+}
+
+/// Standard input to its end, without the line's end.
+fn password_of(input: impl Read) -> Result<Secret, Error> {
+    let mut text = String::new();
+    input.take(LONGEST_PASSWORD + 1).read_to_string(&mut text).map_err(|source| Error::Prompt { source })?;
+    let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
+    match (secret.expose().is_empty(), text.len() as u64 > LONGEST_PASSWORD) {
+        (true, _) => Err(Error::NoPassword { why: "standard input is empty" }),
+        (_, true) => Err(Error::NoPassword { why: "standard input is too long" }),
+        _ => Ok(secret),
+    }
+}
+
+fn logout(global: &Global, config: &Config, options: &Logout) -> Result<(), Error> {
+    let name = name(&registry_of(&options.registry)?);
+    let path = login_file(config, options.authfile.as_deref())?;
+    let missing = || Error::NotLoggedIn { path: path.clone(), name: name.clone() };
+    let before = read_file(&path)?.ok_or_else(missing)?;
+    let edited = without_login(&before, &name);
+    let (text, found) = edited.map_err(|source| Error::EditLogins { path: path.clone(), source })?;
+    if !found {
+        return Err(missing());
+    }
+    write(&path, &text).map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
+    if !global.is_quiet() {
+        eprintln!("info: {} has no credentials for {name} any more", path.display());
+    }
+    Ok(())
+}
+
+fn list(config: &Config, options: &List) -> Result<(), Error> {
+    let places = match &options.authfile {
+        Some(path) => vec![Place::File { path: path.clone(), required: true }],
+        None => config.registries.places.clone(),
+    };
+    let mut rows = Vec::new();
+    for place in places {
+        if let Some((file, parsed)) = place.read()? {
+            rows.extend(parsed.list().into_iter().map(|listed| (listed, file.clone())));
+        }
+    }
+    match options.json {
+        true => {
+            let show = |(Listed { key, username, helper }, file)| json!({ "registry": key, "username": username, "helper": helper, "file": file });
+            println!("{:#}", rows.into_iter().map(show).collect::<serde_json::Value>());
+        }
+        false => {
+            println!("{:<40} {:<20} FILE", "REGISTRY", "USER");
+            for (Listed { key, username, helper }, file) in rows {
+                let helper = helper.map(|helper| format!("(docker-credential-{helper})"));
+                let user = username.or(helper).unwrap_or_else(|| "(token)".to_owned());
+                println!("{key:<40} {user:<20} {file}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An image that stands for `[docker://]HOST[/PATH]`; without a path its repository is `library`, which no login is for.
+fn registry_of(value: &str) -> Result<ImageRef, Error> {
+    let wrong = || Error::RegistryName { value: value.to_owned() };
+    let name = ["docker://", "oras://", "https://", "http://"].iter().find_map(|scheme| value.strip_prefix(scheme));
+    let name = name.unwrap_or(value).trim_end_matches('/');
+    let (host, path) = name.split_once('/').unwrap_or((name, ""));
+    let path = if path == "v1" || path == "v2" { "" } else { path };
+    let image: ImageRef =
+        format!("{host}/{}", if path.is_empty() { NO_PATH } else { path }).parse().map_err(|_| wrong())?;
+    // A host that the grammar takes for a path is none.
+    let hub = host == "docker.io" || host == "index.docker.io";
+    match (image.registry == host || hub) && image.digest.is_none() && !path.contains([':', '@']) {
+        true => Ok(image),
+        false => Err(wrong()),
+    }
+}
+
+const NO_PATH: &str = "library/login";
+
+fn name(image: &ImageRef) -> String {
+    match image.repository.as_str() {
+        NO_PATH => image.registry.clone(),
+        path => format!("{}/{path}", image.registry),
+    }
+}
+
+fn login_file(config: &Config, authfile: Option<&Path>) -> Result<PathBuf, Error> {
+    authfile.map(Path::to_owned).or_else(|| config.registries.logins.clone()).ok_or(Error::NoLoginFile)
+}
+
+/// Replaces the file as a whole: nobody sees half of it, and nobody but its owner may read it.
+fn write(path: &Path, text: &Secret) -> io::Result<()> {
+    // The file that a link of somebody's dotfiles points at.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".siforge-login-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(folder)?;
+    file.write_all(text.expose().as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_of_a_login() {
+        let check = |value: &str, expect: Option<&str>| {
+            assert_eq!(registry_of(value).ok().map(|image| name(&image)).as_deref(), expect, "{value}");
+        };
+        check("docker://quay.io", Some("quay.io"));
+        check("quay.io/", Some("quay.io"));
+        check("quay.io/org", Some("quay.io/org"));
+        check("oras://127.0.0.1:5000/a/b", Some("127.0.0.1:5000/a/b"));
+        check("docker.io", Some("docker.io"));
+        check("https://index.docker.io/v1/", Some("docker.io"));
+        for wrong in ["", "quay", "docker://", "quay.io/a:tag", "quay.io/a@sha256:1", "quay.io/A", "a b.c", "-x"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn a_login_is_written_for_its_owner_alone() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("new/auth.json");
+        let link = dir.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).expect("link");
+        for (at, text) in [(&path, "one"), (&link, "two")] {
+            write(at, &Secret::new(text)).expect("write");
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
+            assert_eq!(path.metadata().expect("stat").permissions().mode() & 0o777, 0o600);
+        }
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_dir(dir.path().join("new")).expect("list").count(), 1);
+    }
+}
