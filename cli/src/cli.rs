@@ -181,7 +181,7 @@ impl Registry {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Format {
-    /// Compression of the squashfs blocks: zstd or gzip, with :LEVEL if wanted
+    /// Compression of the squashfs blocks: zstd, gzip, lz4 or xz, with :LEVEL if wanted, or none
     #[arg(long, value_name = "CODEC[:LEVEL]", default_value = "zstd:3")]
     pub(crate) compression: String,
     /// Squashfs block size in KiB: 64, 128, 256, 512 or 1024

@@ -54,7 +54,7 @@ pub(crate) enum Error {
     PullArguments,
     #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]
     Platform { value: String },
-    #[error("compression {value:?} is not zstd[:1-22] or gzip[:1-12]")]
+    #[error("compression {value:?} is not zstd[:1-22], gzip[:1-12], lz4[:0-12], xz[:0-9] or none")]
     Compression { value: String },
     #[error("block size {value} KiB is not one of 64, 128, 256, 512, 1024")]
     BlockSize { value: u32 },

@@ -152,6 +152,11 @@ fn codec(text: &str) -> Result<Codec, Error> {
         ("zstd", Some(level @ 1..=22)) => Ok(Codec::Zstd { level }),
         ("gzip", None) => Ok(Codec::Gzip { level: 9 }),
         ("gzip", Some(level @ 1..=12)) => Ok(Codec::Gzip { level }),
+        ("lz4", None) => Ok(Codec::Lz4 { level: 0 }),
+        ("lz4", Some(level @ 0..=12)) => Ok(Codec::Lz4 { level }),
+        ("xz", None) => Ok(Codec::Xz { level: 6 }),
+        ("xz", Some(level @ 0..=9)) => Ok(Codec::Xz { level }),
+        ("none", None) => Ok(Codec::None),
         _ => Err(wrong()),
     }
 }
@@ -193,7 +198,13 @@ mod tests {
         check("zstd:19", Some(Codec::Zstd { level: 19 }));
         check("gzip:6", Some(Codec::Gzip { level: 6 }));
         check("gzip", Some(Codec::Gzip { level: 9 }));
-        for wrong in ["", "zstd:0", "zstd:23", "gzip:13", "zstd:x", "lz4", "xz:1", "zstd:3:4"] {
+        check("lz4", Some(Codec::Lz4 { level: 0 }));
+        check("lz4:12", Some(Codec::Lz4 { level: 12 }));
+        check("xz:9", Some(Codec::Xz { level: 9 }));
+        check("none", Some(Codec::None));
+        for wrong in
+            ["", "zstd:0", "zstd:23", "gzip:13", "zstd:x", "lz4:13", "xz:10", "xz:-1", "none:1", "lzo", "zstd:3:4"]
+        {
             check(wrong, None);
         }
     }

@@ -44,6 +44,9 @@ impl Validated {
         match self.recipe.codec {
             Codec::Zstd { .. } => Compression::Zstd,
             Codec::Gzip { .. } => Compression::Gzip,
+            Codec::Lz4 { .. } => Compression::Lz4,
+            Codec::Xz { .. } => Compression::Xz,
+            Codec::None => Compression::None,
         }
     }
 }
@@ -189,14 +192,10 @@ fn recipe(build: &Build) -> Result<Recipe, Failure> {
     let codec = match (build.compression.unwrap_or(Compression::Zstd), build.level) {
         (Compression::Zstd, level) => Codec::Zstd { level: within("Zstd", level, 1..=22)?.unwrap_or(3) },
         (Compression::Gzip, level) => Codec::Gzip { level: within("Gzip", level, 1..=12)?.unwrap_or(6) },
-        (other, _) => {
-            return Err(Failure::stalled(
-                Reason::Unsupported,
-                format!(
-                    "spec.build.compression: {other:?} is not supported by this version of siforge; use Zstd or Gzip"
-                ),
-            ));
-        }
+        // The API's schema has a level for the two above alone.
+        (Compression::Lz4, _) => Codec::Lz4 { level: 0 },
+        (Compression::Xz, _) => Codec::Xz { level: 6 },
+        (Compression::None, _) => Codec::None,
     };
     let block_size = match &build.block_size {
         None => default.block_size,

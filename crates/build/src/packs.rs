@@ -300,6 +300,9 @@ impl Codec {
         match self {
             Self::Zstd { level } => siforge_squashfs::Codec::Zstd { level },
             Self::Gzip { level } => siforge_squashfs::Codec::Gzip { level },
+            Self::Lz4 { level } => siforge_squashfs::Codec::Lz4 { level },
+            Self::Xz { level } => siforge_squashfs::Codec::Xz { level },
+            Self::None => siforge_squashfs::Codec::None,
         }
     }
 
@@ -307,6 +310,9 @@ impl Codec {
         match self {
             Self::Zstd { level } => ("zstd", level),
             Self::Gzip { level } => ("gzip", level),
+            Self::Lz4 { level } => ("lz4", level),
+            Self::Xz { level } => ("xz", level),
+            Self::None => ("none", 0),
         }
     }
 }

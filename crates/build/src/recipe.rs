@@ -14,8 +14,20 @@ pub const ENGINE_FORMAT: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "name")]
 pub enum Codec {
-    Zstd { level: i32 },
-    Gzip { level: i32 },
+    Zstd {
+        level: i32,
+    },
+    Gzip {
+        level: i32,
+    },
+    /// Level 0: fast; 1–12: LZ4HC's.
+    Lz4 {
+        level: i32,
+    },
+    Xz {
+        level: i32,
+    },
+    None,
 }
 
 /// Everything a user may choose that changes the bytes.

@@ -77,6 +77,8 @@ pub const XATTR_PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// Superblock flags.
 pub mod flags {
+    /// Inodes, blocks, fragments, attributes and ids are stored as they are; the kernel does not look at it.
+    pub const STORED: u16 = 1 | 1 << 1 | 1 << 3 | 1 << 8 | 1 << 11;
     /// Equal files share their blocks.
     pub const DUPLICATES: u16 = 1 << 6;
     /// There is an export table.

@@ -62,9 +62,10 @@ impl Blobs {
         durable::remove(&self.path(digest))
     }
 
-    /// Removes what dead downloads of this machine left; returns how many.
+    /// Removes what dead builds of this machine left, of blobs and of packs; returns how many.
     pub fn sweep_dead(&self) -> Result<usize, Error> {
-        leftovers::remove_dead(&leftovers::find(&self.dir.join("sha256"), 1)?)
+        let blobs = leftovers::remove_dead(&leftovers::find(&self.dir.join("sha256"), 1)?)?;
+        Ok(blobs + self.packs().sweep_dead()?)
     }
 }
 

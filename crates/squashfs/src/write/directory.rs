@@ -134,7 +134,7 @@ mod tests {
                 kind: InodeType::File,
             })
             .collect();
-        let mut compressor = MetadataCompressor::new(Codec::Zstd { level: 1 }).unwrap();
+        let mut compressor = MetadataCompressor::new(Codec::Zstd { level: 1 }, 1 << 17).unwrap();
         let mut table = Table::default();
         table.append(&[0; 5000], &mut compressor).unwrap();
         let small = append(&entries[..100], &mut table, &mut compressor).unwrap().unwrap();

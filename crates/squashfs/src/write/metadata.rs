@@ -11,8 +11,8 @@ pub(super) struct MetadataCompressor {
 }
 
 impl MetadataCompressor {
-    pub(super) fn new(codec: Codec) -> Result<Self, Error> {
-        Ok(Self { compressor: Compressor::new(codec)?, room: vec![0; codec.bound(METADATA_SIZE)] })
+    pub(super) fn new(codec: Codec, block_size: u32) -> Result<Self, Error> {
+        Ok(Self { compressor: Compressor::new(codec, block_size)?, room: vec![0; codec.bound(METADATA_SIZE)] })
     }
 
     fn append(&mut self, block: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {

@@ -208,7 +208,7 @@ impl Writer {
         let means = options.check()?;
         let block = options.block_size as usize;
         let packer = |_| {
-            let packer = Packer { compressor: Compressor::new(options.codec)? };
+            let packer = Packer { compressor: Compressor::new(options.codec, options.block_size)? };
             Ok(Box::new(packer) as Box<dyn pipeline::Pack<Task, Packed>>)
         };
         let packers = (0..means.workers).map(packer).collect::<Result<_, Error>>()?;

@@ -11,7 +11,7 @@ use crate::write::inodes::{Data, Inodes};
 use crate::write::metadata::{self, MetadataCompressor};
 use crate::write::order::Order;
 use crate::write::xattrs;
-use crate::write::{Error, Finished, Options};
+use crate::write::{Codec, Error, Finished, Options};
 
 /// The bytes between the superblock and the first data block.
 pub(super) fn options_block(options: &Options) -> Vec<u8> {
@@ -29,7 +29,7 @@ pub(super) fn write(
     places: &HashMap<InodeId, Place>,
     options: &Options,
 ) -> Result<Finished, Error> {
-    let mut compressor = MetadataCompressor::new(options.codec)?;
+    let mut compressor = MetadataCompressor::new(options.codec, options.block_size)?;
     let order = Order::of(tree);
     let mut inodes = Inodes::new(tree, &order, Data { blocks, places });
     let root = inodes.add_all(&mut compressor)?;
@@ -85,8 +85,12 @@ pub(super) fn write(
 }
 
 fn flags(options: &Options, has_xattrs: bool) -> u16 {
-    let optional =
-        [(flags::COMPRESSOR_OPTIONS, options.codec.options_block().is_some()), (flags::NO_XATTRS, !has_xattrs)];
+    let stored = options.codec == Codec::None;
+    let optional = [
+        (flags::STORED, stored),
+        (flags::COMPRESSOR_OPTIONS, options.codec.options_block().is_some()),
+        (flags::NO_XATTRS, !has_xattrs),
+    ];
     let always = flags::DUPLICATES | flags::EXPORTABLE;
     optional.iter().filter(|(_, set)| *set).fold(always, |all, (flag, _)| all | flag)
 }

@@ -188,7 +188,7 @@ mod tests {
             panic!("an empty tree needs one pass")
         };
         let spot = Spot { tree: &tree, order: &Order::of(&tree), directory: tree.root(), name: b"f" };
-        let mut compressor = MetadataCompressor::new(Codec::Gzip { level: 1 }).unwrap();
+        let mut compressor = MetadataCompressor::new(Codec::Gzip { level: 1 }, 1 << 17).unwrap();
         let mut xattrs = Xattrs::default();
         let mut last = String::new();
         for set in sets {

@@ -56,6 +56,7 @@ fn unpack(codec: Codec, packed: &[u8], room: usize) -> Vec<u8> {
             out.truncate(length);
             out
         }
+        other => panic!("{other:?} is for others to read"),
     }
 }
 

@@ -12,6 +12,9 @@ use crate::layer::{self, Entry};
 
 pub(crate) const ZSTD: Codec = Codec::Zstd { level: 3 };
 pub(crate) const GZIP: Codec = Codec::Gzip { level: 6 };
+pub(crate) const LZ4: Codec = Codec::Lz4 { level: 0 };
+pub(crate) const LZ4HC: Codec = Codec::Lz4 { level: 12 };
+pub(crate) const XZ: Codec = Codec::Xz { level: 6 };
 
 pub(crate) fn options(codec: Codec, block_kib: u32, threads: usize) -> Options {
     Options { codec, block_size: block_kib << 10, threads, mtime: 1_600_000_000, ..Options::default() }

@@ -8,7 +8,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::image::{GZIP, ZSTD, build, build_tar, options, run, try_build};
+use siforge_squashfs::Codec;
+
+use crate::image::{GZIP, LZ4, LZ4HC, XZ, ZSTD, build, build_tar, options, run, try_build};
 use crate::layer::{Entry, Kind, directory, entry, file};
 use crate::sample::{everything, noise, text};
 
@@ -114,9 +116,18 @@ fn count(directory: &Path) -> usize {
 
 #[test]
 fn everything_is_there() {
-    for (codec, block_kib, offset) in
-        [(ZSTD, 64, 0), (ZSTD, 256, 12_288), (GZIP, 128, 4096), (GZIP, 1024, 0), (ZSTD, 1024, 0)]
-    {
+    for (codec, block_kib, offset) in [
+        (ZSTD, 64, 0),
+        (ZSTD, 256, 12_288),
+        (GZIP, 128, 4096),
+        (GZIP, 1024, 0),
+        (ZSTD, 1024, 0),
+        (LZ4, 64, 0),
+        (LZ4HC, 1024, 0),
+        (XZ, 128, 4096),
+        (XZ, 1024, 0),
+        (Codec::None, 256, 0),
+    ] {
         let entries = everything();
         let image = try_build(std::slice::from_ref(&entries), &options(codec, block_kib, 2), offset).unwrap();
         assert_eq!(image.finished.warnings, Vec::<String>::new());
@@ -195,7 +206,11 @@ fn squashfs_tools_read_the_superblock() {
     for (codec, lines) in [
         (ZSTD, &["Compression zstd", "compression-level 3"][..]),
         (GZIP, &["Compression gzip", "compression-level 6"][..]),
-        (siforge_squashfs::Codec::Gzip { level: 12 }, &["Compression gzip"][..]),
+        (Codec::Gzip { level: 12 }, &["Compression gzip"][..]),
+        (LZ4, &["Compression lz4"][..]),
+        (LZ4HC, &["Compression lz4", "High Compression option specified (-Xhc)"][..]),
+        (XZ, &["Compression xz"][..]),
+        (Codec::None, &["Compression gzip", "Data is uncompressed", "Inodes are uncompressed"][..]),
     ] {
         let image = build(&[everything()], &options(codec, 128, 1));
         let said = run(Command::new("unsquashfs").arg("-stat").arg(&image.path));
