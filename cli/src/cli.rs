@@ -13,7 +13,7 @@ use std::path::PathBuf;
     name = "siforge",
     version,
     about = "Pull, inspect and run SIF images",
-    after_help = "IMAGE is one of:\n  docker://[HOST/]NAME[:TAG][@DIGEST]   an image of a registry (kept in a per-user cache)\n  PATH.sif, DIRECTORY                   a SIF file or an unpacked root file system\n  sif://NAMESPACE/NAME[@DIGEST]         an image of the site's store; short: NAMESPACE/NAME or NAME",
+    after_help = "IMAGE is one of:\n  docker://[HOST/]NAME[:TAG][@DIGEST]   an image of a registry (kept in a per-user cache)\n  oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME]\n                                        an image that other tools saved\n  PATH.sif, DIRECTORY                   a SIF file or an unpacked root file system\n  sif://NAMESPACE/NAME[@DIGEST]         an image of the site's store; short: NAMESPACE/NAME or NAME",
     propagate_version = true,
     disable_help_subcommand = true
 )]
@@ -77,7 +77,7 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Convert an image of a registry into a SIF file
+    /// Convert an image into a SIF file
     Pull(Pull),
     /// Build a SIF file from a source
     Build(Build),
@@ -140,6 +140,9 @@ pub(crate) struct Registry {
     /// Neither read nor fill the cache
     #[arg(long)]
     pub(crate) disable_cache: bool,
+    /// Directory for temporary files: compressed archives are unpacked there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tmpdir: Option<PathBuf>,
 }
 
 impl Registry {
@@ -156,6 +159,7 @@ impl Registry {
             arch,
             jobs,
             disable_cache,
+            tmpdir,
         } = self;
         let mut arguments: Vec<OsString> = vec!["--jobs".into(), jobs.to_string().into()];
         let flags = [
@@ -171,6 +175,7 @@ impl Registry {
             ("--authfile", authfile.as_ref().map(OsString::from)),
             ("--platform", platform.as_ref().map(OsString::from)),
             ("--arch", arch.as_ref().map(OsString::from)),
+            ("--tmpdir", tmpdir.as_ref().map(OsString::from)),
         ];
         for (option, value) in values {
             arguments.extend(value.map(|value| [OsString::from(option), value]).into_iter().flatten());
@@ -436,6 +441,7 @@ mod tests {
             "--authfile=/auth.json",
             "--platform=linux/arm64",
             "--jobs=7",
+            "--tmpdir=/scratch",
         ];
         for given in [&all[..], &["--arch=arm64"], &[]] {
             let first = parse(&given.iter().map(OsString::from).collect::<Vec<_>>());

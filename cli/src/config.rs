@@ -15,6 +15,10 @@ pub(crate) struct Config {
     pub(crate) agent_socket: PathBuf,
     /// The site's store, for root on a node without an agent.
     pub(crate) store: Option<PathBuf>,
+    /// Where what has no place in memory is put for the time of a build.
+    pub(crate) tmpdir: PathBuf,
+    /// DOCKER_HOST: the engine that docker-daemon: asks.
+    pub(crate) docker_host: Option<String>,
     /// Namespace of a bare image name.
     pub(crate) namespace: String,
     /// Where credentials, mirrors and certificates of registries are.
@@ -143,6 +147,11 @@ impl Config {
             cache,
             agent_socket: path("SIFORGE_AGENT_SOCKET").unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
             store: path("SIFORGE_STORE"),
+            docker_host: text("DOCKER_HOST"),
+            tmpdir: ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"]
+                .iter()
+                .find_map(|name| path(name))
+                .unwrap_or_else(|| "/tmp".into()),
             namespace: text("SIFORGE_NAMESPACE").unwrap_or_else(|| "default".into()),
             registries: RegistryPaths::new(&get, home.as_deref(), nix::unistd::Uid::effective().as_raw()),
             bind: ["APPTAINER_BIND", "APPTAINER_BINDPATH", "SINGULARITY_BIND", "SINGULARITY_BINDPATH"]

@@ -44,7 +44,7 @@ pub(crate) enum Error {
     Sif { path: PathBuf, source: siforge_sif::Error },
     #[error("{path}: {source}", path = path.display())]
     Metadata { path: PathBuf, source: siforge_sif::inspect::Error },
-    #[error("{value}: pull and build take docker:// references; other sources come with later versions")]
+    #[error("{value}: not a source of pull and build")]
     Source { value: String },
     #[error(
         "{value}: not an image that can be run: give docker://…, a .sif file, a directory, or the name of a store image"

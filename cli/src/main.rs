@@ -11,6 +11,7 @@ mod prompt;
 mod pull;
 mod registry;
 mod root;
+mod source;
 mod terminal;
 mod unpacked;
 

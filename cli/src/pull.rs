@@ -1,12 +1,12 @@
-//! `pull` and `build`: an image of a registry becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
+//! `pull` and `build`: an image becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
 
 use crate::cli::{Build, CacheImage, Format, Global, Pull, Registry};
 use crate::config::Config;
 use crate::error::Error;
+use crate::source;
 use crate::terminal::Display;
 use siforge_build::{Codec, Destination, Limits, Progress, Recipe, Reuse, Settings};
-use siforge_oci::{Client, Platform, Resolved};
-use siforge_reference::{Context, ImageRef, Reference};
+use siforge_reference::Reference;
 use siforge_store::{Blobs, Store};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,18 +18,18 @@ pub(crate) fn pull(global: &Global, config: &Config, options: &Pull) -> Result<(
         // clap has checked the number.
         _ => return Err(Error::PullArguments),
     };
-    let image = registry_image(config, source)?;
-    let path = output.or_else(|| options.name.clone()).unwrap_or_else(|| image.sif_file_name().into());
+    let reference = source::parse(config, source)?;
+    let path = output.or_else(|| options.name.clone()).unwrap_or_else(|| reference.sif_file_name().into());
     let path = match &options.dir {
         Some(dir) => dir.join(path),
         None => path,
     };
-    convert(global, config, &options.registry, &options.format, &image, &path)
+    convert(global, config, &options.registry, &options.format, &reference, &path)
 }
 
 pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result<(), Error> {
-    let image = registry_image(config, &options.source)?;
-    convert(global, config, &options.registry, &options.format, &image, &options.output)
+    let reference = source::parse(config, &options.source)?;
+    convert(global, config, &options.registry, &options.format, &reference, &options.output)
 }
 
 fn convert(
@@ -37,7 +37,7 @@ fn convert(
     config: &Config,
     registry: &Registry,
     format: &Format,
-    image: &ImageRef,
+    reference: &Reference,
     path: &Path,
 ) -> Result<(), Error> {
     let recipe = recipe(format)?;
@@ -49,11 +49,11 @@ fn convert(
     let cache = Blobs::at(&config.cache.join("blobs"))?;
     cache.sweep_dead()?;
     let pulled = block_on(async {
-        let (client, resolved) = resolve(global, config, registry, image).await?;
+        let source = source::open(global, config, registry, reference).await?;
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let destination = Destination { path, force: format.force, cache: &cache };
-        let pulled = siforge_build::pull(&client, &resolved, &recipe, &settings(registry), destination, progress).await;
+        let pulled = siforge_build::pull(&source, &recipe, &settings(registry), destination, progress).await;
         drop(display);
         Ok(pulled?)
     })?;
@@ -66,17 +66,17 @@ fn convert(
 
 /// Builds the image into the per-user cache unless it is there, and prints the SIF's path.
 pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage) -> Result<(), Error> {
-    let image = registry_image(config, &options.source)?;
+    let reference = source::parse(config, &options.source)?;
     let registry = &options.registry;
     crate::files::make_private(&config.cache)?;
     let store = Store::init(&config.cache, None)?;
     store.sweep_dead()?;
     let built = block_on(async {
-        let (client, resolved) = resolve(global, config, registry, &image).await?;
+        let source = source::open(global, config, registry, &reference).await?;
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let recipe = Recipe::default();
-        let built = siforge_build::build(&store, &client, &resolved, &recipe, &settings(registry), progress).await;
+        let built = siforge_build::build(&store, &source, &recipe, &settings(registry), progress).await;
         drop(display);
         Ok(built?)
     })?;
@@ -93,26 +93,6 @@ fn report(global: &Global, warnings: &[String]) {
     }
 }
 
-async fn resolve(
-    global: &Global,
-    config: &Config,
-    registry: &Registry,
-    image: &ImageRef,
-) -> Result<(Client, Resolved), Error> {
-    let client = crate::registry::connect(global, config, registry, image).await?;
-    let resolved = client.resolve(image, &platform(registry)?).await?;
-    Ok((client, resolved))
-}
-
-/// `--platform`, else `--arch` on Linux, else the host's.
-fn platform(registry: &Registry) -> Result<Platform, Error> {
-    match (&registry.platform, &registry.arch) {
-        (Some(text), _) => text.parse().map_err(|_| Error::Platform { value: text.clone() }),
-        (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),
-        (None, None) => Ok(Platform::host()),
-    }
-}
-
 fn settings(registry: &Registry) -> Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Settings {
@@ -120,16 +100,6 @@ fn settings(registry: &Registry) -> Settings {
         limits: Limits::default(),
         reuse: if registry.disable_cache { Reuse::Never } else { Reuse::Own },
         ..Settings::for_processors(processors)
-    }
-}
-
-/// Apptainer's pull takes `docker://NAME`; other sources are told apart and refused by name.
-fn registry_image(config: &Config, source: &str) -> Result<ImageRef, Error> {
-    let source = &crate::registry::unshortened(config, source)?;
-    let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
-    match Reference::parse(source, &context)? {
-        Reference::Docker(image) => Ok(image),
-        other => Err(Error::Source { value: other.to_string() }),
     }
 }
 

@@ -3,7 +3,7 @@
 //! | target | root | ordinary user |
 //! |---|---|---|
 //! | store image | agent's mount; without agent and with SIFORGE_STORE: own loop mount | agent's mount, id-mapped; else as a .sif |
-//! | .sif file, docker:// (cache) | own loop mount | served over FUSE; without /dev/fuse: unpacked into the cache |
+//! | .sif file; docker://, oci:, archives (cache) | own loop mount | served over FUSE; without /dev/fuse: unpacked into the cache |
 //! | directory | as it is | as it is |
 
 use crate::cli::{Global, Registry};
@@ -104,7 +104,11 @@ pub(crate) fn open(
         Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
         Reference::Path(path) if path.is_dir() => directory(namespace, &path),
         Reference::Path(path) => sif_file(global, config, namespace, &path, image),
-        Reference::Docker(_) => {
+        Reference::Docker(_)
+        | Reference::OciLayout { .. }
+        | Reference::OciArchive { .. }
+        | Reference::DockerArchive { .. }
+        | Reference::DockerDaemon(_) => {
             let path = cached(global, registry, image)?;
             sif_file(global, config, namespace, &path, image)
         }

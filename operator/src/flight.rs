@@ -3,10 +3,10 @@
 use crate::failure::Failure;
 use crate::work::{Found, Progress, Sif};
 use k8s_openapi::jiff::Timestamp;
-use siforge_build::{Limits, Phase, Recipe, Settings, Snapshot};
+use siforge_build::{Limits, Phase, Recipe, Settings, Snapshot, Source};
 use siforge_crds::BuildPhase;
 use siforge_crds::conditions::Reason;
-use siforge_oci::{Client, Credentials, Platform, Resolved, Tls};
+use siforge_oci::{Client, Credentials, Platform, Tls};
 use siforge_reference::ImageRef;
 use siforge_store::Store;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ pub(crate) struct Job {
     pub(crate) recipe: Recipe,
     pub(crate) settings: Settings,
     pub(crate) timeout: Duration,
-    resolved: Mutex<Option<Arc<(Client, Resolved)>>>,
+    resolved: Mutex<Option<Arc<Source>>>,
 }
 
 impl Job {
@@ -60,18 +60,19 @@ impl Job {
                 return Err(Failure::transient(Reason::RegistryUnavailable, message));
             }
         };
+        let source = Source::registry(client, resolved);
         let found = Found {
             reference: format!("docker://{}", self.reference),
-            manifest: resolved.manifest_digest,
-            key: self.recipe.key(&resolved.manifest_digest, &self.reference.canonical()),
-            bytes: resolved.layers.iter().map(|layer| layer.size).sum(),
+            manifest: source.image().manifest_digest,
+            key: source.key(&self.recipe),
+            bytes: source.image().layers.iter().map(|layer| layer.size).sum(),
             at: Timestamp::now(),
         };
-        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new((client, resolved)));
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
         Ok(found)
     }
 
-    fn resolved(&self) -> Option<Arc<(Client, Resolved)>> {
+    fn resolved(&self) -> Option<Arc<Source>> {
         self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -83,13 +84,13 @@ pub(crate) async fn fly(
     progress: Arc<siforge_build::Progress>,
     news: impl Fn(),
 ) -> Result<Sif, Failure> {
-    let Some(resolved) = job.resolved() else {
+    let Some(source) = job.resolved() else {
         return Err(Failure::transient(
             Reason::RegistryUnavailable,
             format!("building {}: it was not resolved", job.reference),
         ));
     };
-    let build = siforge_build::build(store, &resolved.0, &resolved.1, &job.recipe, &job.settings, progress.clone());
+    let build = siforge_build::build(store, &source, &job.recipe, &job.settings, progress.clone());
     tokio::select! {
         built = build => built.map(|built| Sif { digest: built.digest, size: built.size }).map_err(|error| Failure::from(&error)),
         never = watch(&progress, news) => match never {},

@@ -49,7 +49,7 @@ invariants! {
 const ALLOWED: [(&str, &[&str]); 16] = [
     ("siforge-crds", &[]),
     ("siforge-reference", &[]),
-    ("siforge-oci", &["siforge-reference"]),
+    ("siforge-oci", &["siforge-reference", "siforge-rootfs"]),
     ("siforge-rootfs", &[]),
     ("siforge-squashfs", &["siforge-rootfs"]),
     ("siforge-sif", &[]),

@@ -8,3 +8,4 @@ mod image;
 mod operator;
 mod registry;
 mod slurm;
+mod sources;

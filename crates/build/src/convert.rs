@@ -3,9 +3,10 @@
 use crate::decode::{Budget, Tar};
 use crate::packs::{Framing, LayerPacks, Recording, Recordings};
 use crate::progress::{Phase, Progress};
+use crate::source::Image;
 use crate::{Error, Limits, Recipe};
 use sha2::{Digest as _, Sha256};
-use siforge_oci::{Download, Layer, Resolved};
+use siforge_oci::{Download, Layer};
 use siforge_reference::Digest;
 use siforge_rootfs::{
     ApplyError, Contents as RootfsContents, Ensure, Entry, EntryKind, InodeId, Merge, Meta, Outcome, Tree, Visibility,
@@ -25,7 +26,7 @@ const HASH_BUFFER: usize = 1 << 20;
 
 /// Everything that a conversion reads. Owned, since it runs on a thread of its own.
 pub(crate) struct Inputs {
-    pub(crate) resolved: Resolved,
+    pub(crate) resolved: Image,
     pub(crate) recipe: Recipe,
     pub(crate) recipe_key: Digest,
     pub(crate) threads: usize,
@@ -49,12 +50,12 @@ pub(crate) struct Converted {
 
 /// Writes the SIF into `out`, an empty file at `path` (for messages). On an error the file holds no SIF header.
 pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Converted, Error> {
-    let image = inputs.resolved.reference.to_string();
+    let image = inputs.resolved.name.shown.clone();
     let config_error = |source| Error::Config { image: image.clone(), source };
     let config = ImageConfig::parse(&inputs.resolved.config).map_err(config_error)?;
     let source = image_config::Source {
-        bootstrap: "docker".into(),
-        from: format!("{}@{}", inputs.resolved.reference.canonical(), inputs.resolved.manifest_digest),
+        bootstrap: inputs.resolved.name.bootstrap.into(),
+        from: format!("{}@{}", inputs.resolved.name.repository, inputs.resolved.manifest_digest),
         time: None,
     };
     let contents = image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;

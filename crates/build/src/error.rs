@@ -14,6 +14,11 @@ pub enum Error {
     /// What is on this machine's disk is not what was verified when it came.
     #[error("the copy of layer {layer} on the disk is damaged: {source}")]
     Blob { layer: Digest, source: io::Error },
+    /// An archive or layout that is not what its own documents say.
+    #[error("{image}: layer {layer} is damaged: {source}")]
+    Damaged { image: String, layer: Digest, source: io::Error },
+    #[error(transparent)]
+    Local(#[from] siforge_oci::local::Error),
     #[error("decoding layer {layer} as {compression:?}: {source}")]
     Decode { layer: Digest, compression: Compression, source: io::Error },
     /// A layer's pack does not serve; `layer` is the diff_id.
@@ -63,6 +68,7 @@ impl Error {
     pub fn is_local(&self) -> bool {
         use siforge_squashfs::write::Error as Squashfs;
         match self {
+            Self::Local(error) => error.is_local(),
             Self::File { .. }
             | Self::Blob { .. }
             | Self::Thread { .. }

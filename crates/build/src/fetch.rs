@@ -3,10 +3,13 @@
 //! A blob that the cache has is not fetched again ("skip repeat blob"). Whether it may be *used* is another question: on a
 //! site's store, where blobs of private images lie side by side, it may be only when it once came from this very registry
 //! and the registry gives it to this build's credentials now ([`Reuse::Vouched`]); otherwise the bytes are fetched again.
+//!
+//! The layers of a local source are there: nothing is fetched, and the cache has nothing to do with them.
 
 use crate::Error;
 use crate::convert::file_error;
 use crate::run::blocking;
+use crate::source::{Source, Supply};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use siforge_oci::{Client, Download, Layer, Operation, Resolved};
 use siforge_reference::Digest;
@@ -37,10 +40,19 @@ pub(crate) struct Cache<'a> {
 struct Blob {
     layer: Layer,
     download: Arc<Download>,
-    /// From the cache: nothing is fetched.
-    cached: bool,
-    /// None for what is cached, and for a layer that the image has twice: its first one is fetched.
+    from: From,
+    /// None for what is there, and for a layer that the image has twice: its first one is fetched.
     pending: Option<PendingBlob>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Registry,
+    Cache,
+    /// Not needed: its layer has a pack.
+    Pack,
+    /// A file of the user's, read in place.
+    Source,
 }
 
 /// The blobs of one build.
@@ -53,6 +65,26 @@ impl Fetch {
     /// Looks into the cache and prepares files for what is missing; nothing is fetched yet. The blobs of `spare` are not
     /// needed: nobody reads their downloads.
     pub(crate) async fn prepare(
+        source: &Source,
+        cache: Cache<'_>,
+        parallel: usize,
+        spare: &[Digest],
+    ) -> Result<Self, Error> {
+        match &source.supply {
+            Supply::Registry { client, resolved } => Self::registry(client, resolved, cache, parallel, spare).await,
+            Supply::Local(downloads) => {
+                let blob = |(layer, download): (&Layer, &Arc<Download>)| Blob {
+                    layer: layer.clone(),
+                    download: download.clone(),
+                    from: From::Source,
+                    pending: None,
+                };
+                Ok(Self { blobs: source.image.layers.iter().zip(downloads).rev().map(blob).collect() })
+            }
+        }
+    }
+
+    async fn registry(
         client: &Client,
         resolved: &Resolved,
         cache: Cache<'_>,
@@ -78,9 +110,9 @@ impl Fetch {
         let mut nothing = None;
         for (layer, usable) in layers {
             let same = blobs.iter().find(|blob| blob.layer.digest == layer.digest);
-            if let Some((download, cached)) = same.map(|blob| (blob.download.clone(), blob.cached)) {
+            if let Some((download, from)) = same.map(|blob| (blob.download.clone(), blob.from)) {
                 // The same layer twice in one image: fetched once, read twice.
-                blobs.push(Blob { layer, download, cached, pending: None });
+                blobs.push(Blob { layer, download, from, pending: None });
                 continue;
             }
             if spare.contains(&layer.digest) {
@@ -88,20 +120,20 @@ impl Fetch {
                     Some(nothing) => Arc::clone(nothing),
                     None => nothing.insert(empty()?).clone(),
                 };
-                blobs.push(Blob { layer, download, cached: true, pending: None });
+                blobs.push(Blob { layer, download, from: From::Pack, pending: None });
                 continue;
             }
             let cached = if usable { cache.blobs.open(&layer.digest)? } else { None };
             blobs.push(match cached {
                 Some(file) => {
-                    Blob { download: Download::complete(file, layer.size), layer, cached: true, pending: None }
+                    Blob { download: Download::complete(file, layer.size), layer, from: From::Cache, pending: None }
                 }
                 None => {
                     let pending = cache.blobs.begin(&layer.digest)?;
                     Blob {
                         download: Download::new(pending.file().clone(), layer.size),
                         layer,
-                        cached: false,
+                        from: From::Registry,
                         pending: Some(pending),
                     }
                 }
@@ -122,26 +154,24 @@ impl Fetch {
 
     /// Digests of what came from the cache.
     pub(crate) fn cached(&self) -> Vec<Digest> {
-        self.blobs.iter().filter(|blob| blob.cached).map(|blob| blob.layer.digest).collect()
+        self.blobs.iter().filter(|blob| blob.from == From::Cache).map(|blob| blob.layer.digest).collect()
     }
 
-    /// For a progress display: digest, compressed bytes, and the download unless the blob is there.
+    /// For a progress display: digest, compressed bytes, and the download unless the blob is there already.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = (Digest, u64, Option<Arc<Download>>)> {
-        self.blobs.iter().map(|blob| {
-            let download = (!blob.cached).then(|| blob.download.clone());
+        // What lies in the source is neither fetched nor skipped.
+        self.blobs.iter().filter(|blob| blob.from != From::Source).map(|blob| {
+            let download = (blob.from == From::Registry).then(|| blob.download.clone());
             (blob.layer.digest, blob.layer.size, download)
         })
     }
 
     /// Fetches what is missing and gives each complete blob its name in the cache. Dropping the future, or an
     /// error, gives the other downloads up, so that no reader waits for them.
-    pub(crate) async fn run(
-        self,
-        client: &Client,
-        resolved: &Resolved,
-        cache: Cache<'_>,
-        parallel: usize,
-    ) -> Result<(), Error> {
+    pub(crate) async fn run(self, source: &Source, cache: Cache<'_>, parallel: usize) -> Result<(), Error> {
+        let Supply::Registry { client, resolved } = &source.supply else {
+            return Ok(());
+        };
         let _abandon = Abandon {
             downloads: self.blobs.iter().map(|blob| (blob.layer.digest, blob.download.clone())).collect(),
             image: resolved.reference.familiar(),

@@ -6,6 +6,7 @@ use crate::fetch::{Cache, Fetch};
 use crate::packs::LayerPacks;
 use crate::progress::Progress;
 use crate::recipe::RATIO_FREE_BYTES;
+use crate::source::{Image, Name, Source};
 use crate::{Codec, ENGINE_FORMAT, Error, Limits, Recipe, Reuse, Settings};
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Compression, Download, Layer, Operation, Platform, Resolved};
@@ -183,13 +184,12 @@ pub(crate) fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression
     let limits = Limits::default();
     Inputs {
         recipe_key: recipe.key(&manifest_digest, &reference.canonical()),
-        resolved: Resolved {
+        resolved: Image {
+            name: Name::registry(&reference),
             manifest_digest,
             platform: Platform::new("linux", "amd64", None),
             layers: layers.collect(),
-            config_digest: sha(CONFIG),
             config: CONFIG.to_vec(),
-            reference,
         },
         recipe: recipe.clone(),
         threads: 2,
@@ -247,10 +247,10 @@ fn neither_machine_nor_transport_nor_names_of_the_source_change_a_byte() {
         same("compression", &inputs(&recipe, &layers(), compression));
     }
     let mut tagged = base();
-    tagged.resolved.reference = "127.0.0.1:5000/lab/golden:other".parse().unwrap();
+    let other: siforge_reference::ImageRef = "127.0.0.1:5000/lab/golden:other".parse().unwrap();
+    tagged.resolved.name = Name::registry(&other);
     same("tag", &tagged);
-    let by_digest = tagged.resolved.manifest_digest;
-    tagged.resolved.reference = tagged.resolved.reference.with_digest(by_digest);
+    tagged.resolved.name = Name::registry(&other.with_digest(tagged.resolved.manifest_digest));
     same("named by digest", &tagged);
     let mut limited = base();
     limited.limits.files = 1000;
@@ -312,8 +312,20 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
-fn client() -> siforge_oci::Client {
-    siforge_oci::Client::new("127.0.0.1:5000", None, siforge_oci::Tls::default()).unwrap()
+/// As if a registry had resolved it.
+fn registry(image: Image) -> Source {
+    let client = siforge_oci::Client::new("127.0.0.1:5000", None, siforge_oci::Tls::default()).unwrap();
+    Source::registry(
+        client,
+        Resolved {
+            reference: "127.0.0.1:5000/lab/golden:v1".parse().unwrap(),
+            manifest_digest: image.manifest_digest,
+            platform: image.platform,
+            layers: image.layers,
+            config_digest: sha(CONFIG),
+            config: image.config,
+        },
+    )
 }
 
 /// A process may open some thousand files, and an image may have 512 layers.
@@ -323,11 +335,11 @@ fn a_blob_to_come_takes_one_descriptor() {
     let blobs = Blobs::at(dir.path()).unwrap();
     let cache = Cache { blobs: &blobs, reuse: Reuse::Own };
     let tars: Vec<Vec<u8>> = (0..40).map(|number| text(number, 40)).collect();
-    let mut resolved = inputs(&Recipe::default(), &tars, Compression::None).resolved;
-    resolved.layers.push(resolved.layers[3].clone());
-    let cached = resolved.layers[7].digest;
+    let mut image = inputs(&Recipe::default(), &tars, Compression::None).resolved;
+    image.layers.push(image.layers[3].clone());
+    let cached = image.layers[7].digest;
     blobs.begin(&cached).unwrap().commit().unwrap();
-    let fetch = wait(Fetch::prepare(&client(), &resolved, cache, 4, &[])).unwrap();
+    let fetch = wait(Fetch::prepare(&registry(image), cache, 4, &[])).unwrap();
     let open = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
@@ -348,9 +360,9 @@ fn a_damaged_record_of_a_recipe_is_no_obstacle() {
     let record = store.layout().recipe(&recipe_key);
     std::fs::create_dir_all(record.parent().unwrap()).unwrap();
     std::fs::write(&record, "{").unwrap();
-    let client = client();
     let settings = Settings::for_processors(1);
-    let build = crate::build(&store, &client, &resolved, &recipe, &settings, progress);
+    let source = registry(resolved);
+    let build = crate::build(&store, &source, &recipe, &settings, progress);
     let error = wait(build).unwrap_err();
     // As far as it can come without a layer.
     assert!(matches!(error, Error::NoLayers { .. }), "{error}");

@@ -1,8 +1,8 @@
 //! The pipeline: source + recipe → artifact.
 //!
 //! ```text
-//!  reference ──oci::resolve──▶ Resolved ──┬─▶ oci::fetch (async, ≤ 4 blobs at once, topmost layer first)
-//!                                         │        │ cache: blobs/sha256/ab/<hex>
+//!  reference ──oci::resolve──▶ Source ────┬─▶ oci::fetch (async, ≤ 4 blobs at once, topmost layer first)
+//!       layout, archive ─────────▲        │        │ cache: blobs/sha256/ab/<hex>; local layers are read in place
 //!                                         │        ▼ written watermark
 //!                                         └─▶ one thread: decode ─▶ rootfs::Merge ─▶ squashfs::Writer ─▶ SIF in place
 //!                                                  (diff_id checked)     (top-down)       (parallel)         │
@@ -27,9 +27,11 @@ mod progress;
 mod provenance;
 mod recipe;
 mod run;
+mod source;
 
 pub use error::{Error, chain};
 pub use fetch::Reuse;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
 pub use run::{Built, Destination, Pulled, Settings, build, pull};
+pub use source::{Image, Name, Source};

@@ -14,8 +14,9 @@ use crate::decode::Budget;
 use crate::fetch::{Cache, Reuse};
 use crate::recipe::{Codec, ENGINE_FORMAT};
 use crate::run::blocking;
+use crate::source::{Image, Source, Supply};
 use crate::{Error, Recipe};
-use siforge_oci::{Client, Layer, Resolved};
+use siforge_oci::Layer;
 use siforge_reference::Digest;
 use siforge_squashfs::write::pack::{Fault, FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
 use siforge_squashfs::write::{Layer as Mode, Writer};
@@ -96,18 +97,17 @@ impl Experience {
 impl LayerPacks {
     /// Opens the packs that this build may use, and makes ready to record the other layers.
     pub(crate) async fn prepare(
-        client: &Client,
-        resolved: &Resolved,
+        source: &Source,
         cache: Cache<'_>,
         recipe: &Recipe,
         experience: &Experience,
     ) -> Result<Self, Error> {
         let packs = cache.blobs.packs();
         let mut found = Vec::new();
-        for layer in resolved.layers.iter().rev() {
+        for layer in source.image.layers.iter().rev() {
             found.push(match experience.forbids(&layer.diff_id) {
                 true => None,
-                false => find(client, resolved, layer, cache, &packs, Kind::of(recipe)).await?,
+                false => find(source, layer, cache, &packs, Kind::of(recipe)).await?,
             });
         }
         let scratch = if found.iter().all(Option::is_some) {
@@ -131,8 +131,8 @@ impl LayerPacks {
     }
 
     /// Blobs that are not needed.
-    pub(crate) fn spare(&self, resolved: &Resolved) -> Vec<Digest> {
-        let layers = resolved.layers.iter().rev().enumerate();
+    pub(crate) fn spare(&self, image: &Image) -> Vec<Digest> {
+        let layers = image.layers.iter().rev().enumerate();
         layers.filter(|(number, _)| self.get(*number).is_some()).map(|(_, layer)| layer.digest).collect()
     }
 
@@ -142,8 +142,7 @@ impl LayerPacks {
 }
 
 async fn find(
-    client: &Client,
-    resolved: &Resolved,
+    source: &Source,
     layer: &Layer,
     cache: Cache<'_>,
     packs: &Packs,
@@ -158,11 +157,15 @@ async fn find(
     let allowed = match cache.reuse {
         Reuse::Never => false,
         Reuse::Own => true,
-        Reuse::Vouched => {
-            packs.is_of_blob(&layer.diff_id, &layer.digest)?
-                && cache.blobs.came_from(&layer.digest, &resolved.reference.registry)?
-                && client.has_blob(&resolved.reference, layer).await?
-        }
+        Reuse::Vouched => match &source.supply {
+            Supply::Registry { client, resolved } => {
+                packs.is_of_blob(&layer.diff_id, &layer.digest)?
+                    && cache.blobs.came_from(&layer.digest, &resolved.reference.registry)?
+                    && client.has_blob(&resolved.reference, layer).await?
+            }
+            // An archive may name a layer that it does not have: its own bytes must show that it does.
+            Supply::Local(_) => false,
+        },
     };
     if !allowed {
         return Ok(None);

@@ -10,8 +10,8 @@
 //! programs look for JSON objects by their names and pass over this one.
 
 use crate::recipe::ENGINE_FORMAT;
+use crate::source::Image;
 use serde::Serialize;
-use siforge_oci::Resolved;
 use siforge_reference::Digest;
 use siforge_sif::format::DataType;
 use siforge_sif::writer::Object;
@@ -41,13 +41,13 @@ struct Source {
     layers: Vec<String>,
 }
 
-pub(crate) fn object(resolved: &Resolved, recipe_key: &Digest) -> Object {
+pub(crate) fn object(image: &Image, recipe_key: &Digest) -> Object {
     let provenance = Provenance {
         format: FORMAT,
         source: Source {
-            repository: resolved.reference.canonical(),
-            manifest: resolved.manifest_digest.to_string(),
-            layers: resolved.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
+            repository: image.name.key(),
+            manifest: image.manifest_digest.to_string(),
+            layers: image.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
         },
         recipe: recipe_key.to_string(),
         engine_format: ENGINE_FORMAT,

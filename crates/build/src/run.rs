@@ -7,8 +7,8 @@ use crate::output::Output;
 use crate::packs::{Experience, LayerPacks};
 use crate::progress::{Phase, Progress};
 use crate::recipe::RATIO_FREE_BYTES;
+use crate::source::{Source, Supply};
 use crate::{Error, Limits, Recipe};
-use siforge_oci::{Client, Resolved};
 use siforge_reference::Digest;
 use siforge_store::{Blobs, RecipeRecord, Store, Visibility};
 use std::fs::File;
@@ -82,20 +82,19 @@ pub struct Destination<'a> {
     pub cache: &'a Blobs,
 }
 
-/// Builds `resolved` into the store and publishes the artifact, readable by the agents alone until a ref makes it public.
+/// Builds `source` into the store and publishes the artifact, readable by the agents alone until a ref makes it public.
 ///
-/// The caller has resolved the image with the credentials of whoever asks: that answer is what allows a recorded result to
-/// be reused. Dropping the future stops the build; nothing half-written is ever visible. Whoever writes a ref to the result
+/// The caller has resolved the image with the credentials of whoever asks, or opened it: that is what allows a recorded
+/// result to be reused. Dropping the future stops the build; nothing half-written is ever visible. Whoever writes a ref to the result
 /// opens the artifact again afterwards, as gc may run at any time.
 pub async fn build(
     store: &Store,
-    client: &Client,
-    resolved: &Resolved,
+    source: &Source,
     recipe: &Recipe,
     settings: &Settings,
     progress: Arc<Progress>,
 ) -> Result<Built, Error> {
-    let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
+    let key = source.key(recipe);
     // A damaged record is no more than a missing one: what is built takes its place.
     let recorded = match store.recipe(&key) {
         Err(siforge_store::Error::Damaged { .. }) => None,
@@ -112,7 +111,7 @@ pub async fn build(
         .map_err(|source| file_error("duplicate the descriptor of", pending.path(), source))?;
     let target = Target { file, path: pending.path().to_owned() };
     let cache = Cache { blobs: &store.blobs()?, reuse: settings.reuse };
-    let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
+    let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
     let (store, packs) = (store.clone(), store.blobs()?.packs());
@@ -133,22 +132,21 @@ fn built(store: &Store, recipe_key: Digest, digest: Digest, size: u64, reused: b
     Built { path: store.layout().artifact(&digest), digest, size, recipe_key, reused, warnings }
 }
 
-/// Converts `resolved` into a SIF file of mode 0755 less the umask.
+/// Converts `source` into a SIF file of mode 0755 less the umask.
 ///
 /// The file appears complete or not at all, also after a kill -9.
 pub async fn pull(
-    client: &Client,
-    resolved: &Resolved,
+    source: &Source,
     recipe: &Recipe,
     settings: &Settings,
     destination: Destination<'_>,
     progress: Arc<Progress>,
 ) -> Result<Pulled, Error> {
-    let key = recipe.key(&resolved.manifest_digest, &resolved.reference.canonical());
+    let key = source.key(recipe);
     let output = Output::create(destination.path, destination.force)?;
     let target = Target { file: output.file()?, path: destination.path.to_owned() };
     let cache = Cache { blobs: destination.cache, reuse: settings.reuse };
-    let made = assemble(client, resolved, recipe, &key, settings, cache, &target, &progress).await?;
+    let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
     progress.enter(Phase::Publishing);
     let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
     let done = progress.clone();
@@ -172,8 +170,7 @@ struct Target {
 /// Fetches and converts at the same time; a damaged blob of the cache is dropped and fetched anew, once.
 #[allow(clippy::too_many_arguments)]
 async fn assemble(
-    client: &Client,
-    resolved: &Resolved,
+    source: &Source,
     recipe: &Recipe,
     recipe_key: &Digest,
     settings: &Settings,
@@ -181,21 +178,22 @@ async fn assemble(
     target: &Target,
     progress: &Arc<Progress>,
 ) -> Result<Converted, Error> {
-    if resolved.layers.is_empty() {
-        return Err(Error::NoLayers { image: resolved.reference.to_string() });
+    let image = &source.image;
+    if image.layers.is_empty() {
+        return Err(Error::NoLayers { image: image.name.shown.clone() });
     }
     let mut damaged = Vec::new();
     let mut experience = Experience::default();
     loop {
         let packs = match settings.packs && cache.reuse != Reuse::Never {
-            true => LayerPacks::prepare(client, resolved, cache, recipe, &experience).await?,
+            true => LayerPacks::prepare(source, cache, recipe, &experience).await?,
             false => LayerPacks::default(),
         };
-        let fetch = Fetch::prepare(client, resolved, cache, settings.parallel_blobs, &packs.spare(resolved)).await?;
+        let fetch = Fetch::prepare(source, cache, settings.parallel_blobs, &packs.spare(image)).await?;
         progress.begin(fetch.total(), fetch.blobs());
         let cached = fetch.cached();
         let inputs = Inputs {
-            resolved: resolved.clone(),
+            resolved: image.clone(),
             recipe: recipe.clone(),
             recipe_key: *recipe_key,
             threads: settings.threads,
@@ -206,9 +204,12 @@ async fn assemble(
             budget: Budget::new(settings.limits.uncompressed_bytes, settings.limits.ratio, RATIO_FREE_BYTES),
             progress: progress.clone(),
         };
-        let fetching = fetch.run(client, resolved, cache, settings.parallel_blobs);
+        let fetching = fetch.run(source, cache, settings.parallel_blobs);
         let result = fetch_and_convert(fetching, inputs, target).await;
         match result {
+            Err(Error::Blob { layer, source: cause }) if matches!(source.supply, Supply::Local(_)) => {
+                return Err(Error::Damaged { image: image.name.shown.clone(), layer, source: cause });
+            }
             // The disk or someone changed it since it was cached. Once per blob.
             Err(error) => match error.damaged_layer() {
                 Some(layer) if cached.contains(layer) && !damaged.contains(layer) => {

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// OCI distribution spec: registries should accept manifests of 4 MiB at least; none accepts more.
-const MAX_MANIFEST: u64 = 4 << 20;
+pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 /// Configs of images with long histories reach hundreds of KiB.
-const MAX_CONFIG: u64 = 8 << 20;
+pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// Index in index in index: no tool makes more than two.
-const MAX_INDEX_DEPTH: usize = 3;
+pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 /// Tags that an error lists.
 const MAX_TAGS_SHOWN: usize = 10;
 const MAX_TAGS_ANSWER: u64 = 1 << 20;
@@ -391,7 +391,7 @@ fn base(registry: &str, tls: &Tls) -> Result<Url, Error> {
 }
 
 /// Whether an image of platform `have` may be given to who wants `wanted`. Images of old builders name no platform.
-fn serves(have: &Platform, wanted: &Platform) -> bool {
+pub(crate) fn serves(have: &Platform, wanted: &Platform) -> bool {
     (have.os.is_empty() && have.architecture.is_empty()) || have.rank(wanted).is_some()
 }
 

@@ -20,6 +20,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub struct Download {
     file: Arc<File>,
+    /// Where the blob begins in the file.
+    offset: u64,
     size: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -35,16 +37,21 @@ impl Download {
     /// A blob of `size` bytes that [`Client::fetch`](crate::Client::fetch) will write to `file`, which must be open for
     /// reading and writing. Its readers wait until a fetch is under way, so one that is never fetched must be failed.
     pub fn new(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
-        Self::with_state(file.into(), size, State { written: 0, outcome: None })
+        Self::with_state(file.into(), 0, size, State { written: 0, outcome: None })
     }
 
     /// A blob that is there already: `file` holds its `size` bytes, and the caller vouches for them.
     pub fn complete(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
-        Self::with_state(file.into(), size, State { written: size, outcome: Some(Ok(())) })
+        Self::within(file, 0, size)
     }
 
-    fn with_state(file: Arc<File>, size: u64, state: State) -> Arc<Self> {
-        Arc::new(Self { file, size, state: Mutex::new(state), changed: Condvar::new() })
+    /// The same for a blob that begins at `offset` of a larger file, such as an archive.
+    pub fn within(file: impl Into<Arc<File>>, offset: u64, size: u64) -> Arc<Self> {
+        Self::with_state(file.into(), offset, size, State { written: size, outcome: Some(Ok(())) })
+    }
+
+    fn with_state(file: Arc<File>, offset: u64, size: u64, state: State) -> Arc<Self> {
+        Arc::new(Self { file, offset, size, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Reads the blob from its start. Blocks where the writer has not yet been; a failed download is an error that holds
@@ -90,7 +97,7 @@ impl Download {
     /// Writes at the watermark and moves it. There is one writer: [`Client::fetch`](crate::Client::fetch).
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let at = self.written();
-        self.file.write_all_at(bytes, at)?;
+        self.file.write_all_at(bytes, self.offset + at)?;
         self.lock().written = at + bytes.len() as u64;
         self.changed.notify_all();
         Ok(())
@@ -135,7 +142,7 @@ impl Read for Reader {
         if available == 0 {
             return Ok(0);
         }
-        match self.download.file.read_at(&mut buffer[..available], self.position)? {
+        match self.download.file.read_at(&mut buffer[..available], self.download.offset + self.position)? {
             // Below the watermark: someone else cut the file.
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file was truncated while it was read")),
             read => {

@@ -48,6 +48,8 @@ pub enum ParseError {
 
     #[error("unsupported transport type: {transport} (in {value:?}); {instead}")]
     Transport { transport: String, value: String, instead: &'static str },
-    #[error("{transport}: needs a path: {transport}:path[:name], got {value:?}")]
+    #[error("invalid URL {value:?}: expected https://host/path/image.sif")]
+    Url { value: String },
+    #[error("{transport}: needs a path: {transport}:path[:name | :@n | @sha256:…], got {value:?}")]
     NoPath { transport: &'static str, value: String },
 }

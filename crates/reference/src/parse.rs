@@ -1,6 +1,6 @@
 //! Any reference: the scheme decides, and without one the file system.
 
-use crate::{ImageRef, ParseError, StoreRef};
+use crate::{ImageRef, ParseError, Selector, StoreRef};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -29,12 +29,14 @@ pub enum Reference {
     Store(StoreRef),
     /// A path to a .sif file or a directory.
     Path(PathBuf),
-    /// `oci:path[:selector]`: an OCI image layout's folder; the selector is a name in its index.
-    OciLayout { path: PathBuf, selector: Option<String> },
-    /// `oci-archive:path[:selector]`: the same as a tar.
-    OciArchive { path: PathBuf, selector: Option<String> },
-    /// `docker-archive:path[:selector]`: what `docker save` writes.
-    DockerArchive { path: PathBuf, selector: Option<String> },
+    /// `http://…` or `https://…`: a SIF on a web server.
+    Http(String),
+    /// `oci:path[selector]`: an OCI image layout's folder.
+    OciLayout { path: PathBuf, selector: Option<Selector> },
+    /// `oci-archive:path[selector]`: the same as a tar.
+    OciArchive { path: PathBuf, selector: Option<Selector> },
+    /// `docker-archive:path[selector]`: what `docker save` writes.
+    DockerArchive { path: PathBuf, selector: Option<Selector> },
     /// `docker-daemon:name:tag`: an image of the local Docker engine.
     DockerDaemon(String),
 }
@@ -64,6 +66,34 @@ impl Reference {
                 result => result,
             },
             None => without_scheme(text, context),
+        }
+    }
+}
+
+impl Reference {
+    /// The name that `pull` gives its file. The reference's rule (apptainer `internal/pkg/util/uri`): of the last part
+    /// behind the scheme what stands before its first colon, `_` and the tag (`layout_latest.sif`,
+    /// `image.tar_busybox.sif`); of a URL the last part as it is.
+    pub fn sif_file_name(&self) -> String {
+        let printed = self.to_string();
+        let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        match self {
+            Self::Docker(image) | Self::Oras(image) => image.sif_file_name(),
+            Self::Store(store) => format!("{}.sif", store.name),
+            Self::Path(path) => match path.file_stem() {
+                Some(stem) => format!("{}.sif", stem.to_string_lossy()),
+                None => "image.sif".to_owned(),
+            },
+            Self::Http(url) => match last(url.split(['?', '#']).next().unwrap_or(url)) {
+                name if name.is_empty() => "image.sif".to_owned(),
+                name => name,
+            },
+            Self::OciLayout { .. } | Self::OciArchive { .. } | Self::DockerArchive { .. } | Self::DockerDaemon(_) => {
+                let behind = last(printed.split_once(':').map_or(printed.as_str(), |(_, rest)| rest));
+                let mut parts = behind.split(':');
+                let name = parts.next().unwrap_or_default();
+                format!("{name}_{}.sif", parts.next().unwrap_or("latest"))
+            }
         }
     }
 }
@@ -109,31 +139,36 @@ fn with_scheme(text: &str, scheme: &str, rest: &str) -> Result<Reference, ParseE
         }
         ("docker" | "oras" | "sif", None) => unsupported("write two slashes after the colon"),
         ("library", _) => unsupported(
-            "the Sylabs library is not read; use docker://… or oras://…, or pull the .sif and give its path",
+            "the Sylabs library is not read; use docker://… or oras://…, or download the .sif and give its path or https://…",
         ),
         ("shub", _) => unsupported("Singularity Hub has closed; use docker://… or oras://…"),
-        ("http" | "https", _) => {
-            unsupported("download the .sif and give its path; for a registry write docker://host/repository")
-        }
-        _ => {
-            unsupported("use docker://, oras://, sif://, oci:, oci-archive:, docker-archive:, docker-daemon: or a path")
-        }
+        ("http" | "https", Some(_)) => http(text),
+        ("http" | "https", None) => unsupported("write two slashes after the colon"),
+        _ => unsupported(
+            "use docker://, oras://, sif://, https://, oci:, oci-archive:, docker-archive:, docker-daemon: or a path",
+        ),
     }
 }
 
-/// `path[:selector]`: the first colon ends the path, as in containers/image.
-fn archive(transport: &'static str, text: &str, rest: &str) -> Result<(PathBuf, Option<String>), ParseError> {
-    let (path, selector) = match rest.split_once(':') {
-        Some((path, selector)) => (path, Some(selector)),
-        None => (rest, None),
-    };
-    if path.is_empty() || selector.is_some_and(str::is_empty) {
-        return Err(ParseError::NoPath { transport, value: text.to_owned() });
+/// A URL as it is used: anything printable with a host; the HTTP client has the last word.
+fn http(text: &str) -> Result<Reference, ParseError> {
+    if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(ParseError::Unprintable { value: text.to_owned() });
     }
+    match text.split("://").nth(1).and_then(|rest| rest.split('/').next()) {
+        Some(host) if !host.is_empty() => Ok(Reference::Http(text.to_owned())),
+        _ => Err(ParseError::Url { value: text.to_owned() }),
+    }
+}
+
+fn archive(transport: &'static str, text: &str, rest: &str) -> Result<(PathBuf, Option<Selector>), ParseError> {
     if text.contains('\0') {
         return Err(ParseError::Unprintable { value: text.to_owned() });
     }
-    Ok((PathBuf::from(path), selector.map(str::to_owned)))
+    match Selector::split(rest) {
+        Some((path, selector)) if !path.is_empty() => Ok((PathBuf::from(path), selector)),
+        _ => Err(ParseError::NoPath { transport, value: text.to_owned() }),
+    }
 }
 
 fn without_scheme(text: &str, context: &Context<'_>) -> Result<Reference, ParseError> {
@@ -169,18 +204,19 @@ impl fmt::Display for Reference {
                 write!(f, "./{}", path.display())
             }
             Self::Path(path) => path.display().fmt(f),
-            Self::OciLayout { path, selector } => located(f, "oci", path, selector.as_deref()),
-            Self::OciArchive { path, selector } => located(f, "oci-archive", path, selector.as_deref()),
-            Self::DockerArchive { path, selector } => located(f, "docker-archive", path, selector.as_deref()),
+            Self::Http(url) => f.write_str(url),
+            Self::OciLayout { path, selector } => located(f, "oci", path, selector.as_ref()),
+            Self::OciArchive { path, selector } => located(f, "oci-archive", path, selector.as_ref()),
+            Self::DockerArchive { path, selector } => located(f, "docker-archive", path, selector.as_ref()),
             Self::DockerDaemon(name) => write!(f, "docker-daemon:{name}"),
         }
     }
 }
 
-fn located(f: &mut fmt::Formatter<'_>, transport: &str, path: &Path, selector: Option<&str>) -> fmt::Result {
+fn located(f: &mut fmt::Formatter<'_>, transport: &str, path: &Path, selector: Option<&Selector>) -> fmt::Result {
     write!(f, "{transport}:{}", path.display())?;
     match selector {
-        Some(selector) => write!(f, ":{selector}"),
+        Some(selector) => write!(f, "{selector}"),
         None => Ok(()),
     }
 }

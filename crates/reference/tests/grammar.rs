@@ -180,7 +180,12 @@ fn schemes() {
     reference("sif://lab/lolcow@sha256:HEX", "Store sif://lab/lolcow@sha256:HEX");
     reference("oci:dir", "OciLayout oci:dir");
     reference("oci:/dir:name:1", "OciLayout oci:/dir:name:1");
+    reference("oci:dir@sha256:HEX", "OciLayout oci:dir@sha256:HEX");
+    reference("oci:dir@sha256:12", "OciLayout oci:dir@sha256:12");
     reference("oci-archive:a.tar", "OciArchive oci-archive:a.tar");
+    reference("docker-archive:a.tar:@07", "DockerArchive docker-archive:a.tar:@7");
+    reference("https://host/x.sif?a=b", "Http https://host/x.sif?a=b");
+    reference("http://host", "Http http://host");
     reference("docker-archive:a.tar:x:1", "DockerArchive docker-archive:a.tar:x:1");
     reference("docker-daemon:x:1", "DockerDaemon docker-daemon:x:1");
     reference("docker-daemon://x:1", "DockerDaemon docker-daemon:x:1");
@@ -194,14 +199,38 @@ fn schemes() {
     no_reference("sif://lab/a/b", "invalid store reference");
     no_reference("library://lolcow", "unsupported transport type: library");
     no_reference("shub://x/y", "unsupported transport type: shub");
-    no_reference("https://host/x.sif", "unsupported transport type: https");
-    no_reference("http://host/x.sif", "download the .sif");
+    no_reference("https:host/x.sif", "two slashes");
+    no_reference("https://", "expected https://host/path");
+    no_reference("https://host/a b.sif", "white space");
     no_reference("ftp://host/x.sif", "unsupported transport type: ftp");
     no_reference("oci:", "needs a path");
     no_reference("oci:dir:", "needs a path");
     no_reference("docker-archive::x", "needs a path");
+    no_reference("docker-archive:a.tar:@x", "needs a path");
+    no_reference(&hex("oci:@sha256:HEX"), "needs a path");
     no_reference("docker-daemon:", "needs a path");
     no_reference("oci:a\0b", "control character");
+}
+
+#[test]
+fn names_of_pulled_files() {
+    let check = |text: &str, expect: &str| {
+        let parsed = Reference::parse(&hex(text), &context()).expect("valid");
+        assert_eq!(parsed.sif_file_name(), hex(expect), "{text}");
+    };
+    check("docker://lab/lolcow:3", "lolcow_3.sif");
+    check("oras://ghcr.io/lab/x", "x_latest.sif");
+    check("oci:/a/dir", "dir_latest.sif");
+    check("oci:/a/dir:v1", "dir_v1.sif");
+    check("oci:dir@sha256:HEX", "dir@sha256_HEX.sif");
+    check("oci-archive:a.tar", "a.tar_latest.sif");
+    check("docker-archive:b/a.tar:busybox:1", "a.tar_busybox.sif");
+    check("docker-archive:a.tar:docker.io/library/busybox:1", "busybox_1.sif");
+    check("docker-daemon:lab/x:1", "x_1.sif");
+    check("https://host/a/x.sif?token=1", "x.sif");
+    check("https://host/", "host");
+    check("tool.sif", "tool.sif");
+    check("sif://lab/cow", "cow.sif");
 }
 
 #[test]

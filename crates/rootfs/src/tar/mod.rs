@@ -152,6 +152,12 @@ impl<R: Read, F: Framing> Archive<R, F> {
         self.input.framing.file(size, inside);
     }
 
+    /// Where the current member's data lies in the stream, before any of it is read: first byte and bytes. None when it
+    /// is sparse, which is not one piece.
+    pub fn data_place(&self) -> Option<(u64, u64)> {
+        self.sparse.is_none().then_some((self.input.offset, self.remaining))
+    }
+
     /// The error behind the `io::Error` that [`Data`] returned.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()

@@ -1,0 +1,70 @@
+//! From what a user names to something that can be built.
+
+use crate::cli::{Global, Registry};
+use crate::config::Config;
+use crate::error::Error;
+use siforge_build::Source;
+use siforge_oci::{Platform, daemon, local};
+use siforge_reference::{Context, Reference};
+
+/// An archive in a temporary file: as much as all layers of an image may have.
+const UNPACKED_BYTES: u64 = 1 << 40;
+
+pub(crate) fn parse(config: &Config, text: &str) -> Result<Reference, Error> {
+    let text = &crate::registry::unshortened(config, text)?;
+    let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
+    Ok(Reference::parse(text, &context)?)
+}
+
+/// Everything of the image but the bytes of its layers.
+pub(crate) async fn open(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    reference: &Reference,
+) -> Result<Source, Error> {
+    let platform = platform(registry)?;
+    if let Reference::Docker(image) = reference {
+        let client = crate::registry::connect(global, config, registry, image).await?;
+        let resolved = client.resolve(image, &platform).await?;
+        return Ok(Source::registry(client, resolved));
+    }
+    let (reference, tmpdir) = (reference.clone(), registry.tmpdir.clone().unwrap_or_else(|| config.tmpdir.clone()));
+    if let Reference::DockerDaemon(name) = &reference {
+        let host = config.docker_host.as_deref().unwrap_or(daemon::DEFAULT_HOST);
+        let options = local::Options { platform: &platform, tmpdir: &tmpdir, unpacked_bytes: UNPACKED_BYTES };
+        let image = daemon::image(name, host, &options).await;
+        return Ok(Source::docker_archive(image.map_err(siforge_build::Error::from)?));
+    }
+    // A compressed archive is unpacked first: not on a thread of the runtime, or Ctrl-C would have to wait.
+    let opened = tokio::task::spawn_blocking(move || {
+        local_source(
+            &reference,
+            &local::Options { platform: &platform, tmpdir: &tmpdir, unpacked_bytes: UNPACKED_BYTES },
+        )
+    });
+    opened.await.map_err(|error| Error::Runtime { source: std::io::Error::other(error) })?
+}
+
+fn local_source(reference: &Reference, options: &local::Options<'_>) -> Result<Source, Error> {
+    let opened = match reference {
+        Reference::OciLayout { path, selector } => local::layout(path, selector.as_ref(), options).map(Source::layout),
+        Reference::OciArchive { path, selector } => {
+            local::layout_archive(path, selector.as_ref(), options).map(Source::layout)
+        }
+        Reference::DockerArchive { path, selector } => {
+            local::docker_archive(path, selector.as_ref(), options).map(Source::docker_archive)
+        }
+        other => return Err(Error::Source { value: other.to_string() }),
+    };
+    Ok(opened.map_err(siforge_build::Error::from)?)
+}
+
+/// `--platform`, else `--arch` on Linux, else the host's.
+fn platform(registry: &Registry) -> Result<Platform, Error> {
+    match (&registry.platform, &registry.arch) {
+        (Some(text), _) => text.parse().map_err(|_| Error::Platform { value: text.clone() }),
+        (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),
+        (None, None) => Ok(Platform::host()),
+    }
+}
