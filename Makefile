@@ -29,7 +29,7 @@ demo: release ## the whole on this machine: KEEP=1 leaves it running, IMAGE=dock
 	SIFORGE_BIN_DIR=$(CURDIR)/target/release KEEP=$(KEEP) IMAGE=$(IMAGE) target/release/siforge-demo
 
 bench: release ## measure against Apptainer and check the bars; PART=pull|launch, ROUNDS=n, JSON=file
-	tests/scripts/install-deps.sh
+	tests/scripts/install-deps.sh bench
 	tests/bench/setup-apptainer.sh
 	$(CARGO) build --release -p siforge-tests --bins
 	SIFORGE_BIN_DIR=$(CURDIR)/target/release ROUNDS=$(ROUNDS) JSON=$(JSON) target/release/siforge-bench $(PART)
@@ -44,7 +44,7 @@ crd: ## write the CRD that the operator prints
 	mv crds/singularityimages.siforge.dev.yaml.new crds/singularityimages.siforge.dev.yaml
 
 images: ## make the lolcow image of tests and demo into the cache
-	tests/scripts/make-lolcow.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/siforge-test/lolcow-1"
+	tests/scripts/make-lolcow.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/siforge-test/lolcow-2"
 
 clean: ## remove what was built here; caches in ~/.cache stay
 	$(CARGO) clean

@@ -1,6 +1,7 @@
 #!/bin/bash
-# install-deps.sh [demo] - installs the Debian packages that tests and demo use; quick and silent when all are there.
+# install-deps.sh [demo|bench] - installs the Debian packages that tests and demo use; quick and silent when all are there.
 #   demo: an ordinary user goes on with what there is
+#   bench: what only the benchmarks need, too
 set -euo pipefail
 # program that shows it is there : package
 wanted="
@@ -10,6 +11,7 @@ docker-registry:docker-registry  skopeo:skopeo  umoci:umoci  mmdebstrap:mmdebstr
 mksquashfs:squashfs-tools  strace:strace  ip:iproute2  useradd:passwd  setpriv:util-linux
 munged:munge  slurmctld:slurmctld  slurmd:slurmd  srun:slurm-client
 "
+[ "${1:-}" != bench ] || wanted+="igzip:isal tar2sqfs:squashfs-tools-ng squashfuse_ll:squashfuse pip3:python3-pip"
 missing=()
 for pair in $wanted; do
   program=${pair%%:*} package=${pair##*:}

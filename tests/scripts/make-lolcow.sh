@@ -1,5 +1,6 @@
 #!/bin/bash
 # make-lolcow.sh FOLDER - makes an OCI layout (image "image") of Debian with fortune, cowsay and lolcat; keeps what is there.
+# Image "base" is its first layer alone.
 #
 #   layer 1  Debian, as mmdebstrap makes it
 #   layer 2  fortune-mod, cowsay, lolcat, ping; files of apt removed again (whiteouts)
@@ -31,6 +32,7 @@ mmdebstrap --quiet --variant=minbase --include=ca-certificates --aptopt='Acquire
 umoci init --layout layout
 umoci new --image layout:image
 umoci raw add-layer --image layout:image base.tar
+umoci tag --image layout:image base
 rm base.tar
 umoci unpack --image layout:image bundle
 root=bundle/rootfs

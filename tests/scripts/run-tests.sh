@@ -11,7 +11,7 @@ if [ -z "${KUBEBUILDER_ASSETS:-}" ]; then
   version=$(sed -n 's/^pub const KUBE_VERSION: &str = "\(.*\)";/\1/p' tests/src/cluster.rs)
   tests/scripts/build-kube.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/kube-$version"
 fi
-[ "$(id -u)" != 0 ] || tests/scripts/make-lolcow.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/lolcow-1"
+[ "$(id -u)" != 0 ] || tests/scripts/make-lolcow.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/lolcow-2"
 [ "$(id -u)" != 0 ] || tests/bench/setup-apptainer.sh
 cargo build --workspace --locked
 SIFORGE_BIN_DIR=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug

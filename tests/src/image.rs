@@ -105,7 +105,7 @@ impl Image {
 pub fn push(registry: &Registry, name: &str, image: &Image) -> String {
     let dir = temp();
     image.write_layout(dir.path());
-    copy(registry, name, dir.path(), image.format, false)
+    copy(registry, name, dir.path(), "image", image.format, false)
 }
 
 /// Pushes an image index of several platforms as `name`; gives the digest of the index.
@@ -121,11 +121,18 @@ pub fn push_index(registry: &Registry, name: &str, images: &[Image]) -> String {
     } else {
         Format::Oci
     };
-    copy(registry, name, dir.path(), format, true)
+    copy(registry, name, dir.path(), "image", format, true)
 }
 
 /// Pushes the image `image` of an OCI layout with skopeo; gives the digest that the registry has.
-pub fn copy(registry: &Registry, name: &str, layout: &Path, format: Format, all_platforms: bool) -> String {
+pub fn copy(
+    registry: &Registry,
+    name: &str,
+    layout: &Path,
+    image: &str,
+    format: Format,
+    all_platforms: bool,
+) -> String {
     let digest_file = temp().path().join("digest");
     fs::create_dir_all(digest_file.parent().unwrap_or(Path::new("/"))).unwrap_or_else(|e| panic!("make a folder: {e}"));
     let mut skopeo = Command::new(crate::need::program("skopeo"));
@@ -145,7 +152,7 @@ pub fn copy(registry: &Registry, name: &str, layout: &Path, format: Format, all_
         skopeo.arg("--dest-creds").arg(format!("{user}:{password}"));
     }
     skopeo.arg("--digestfile").arg(&digest_file);
-    run(skopeo.arg(format!("oci:{}:image", layout.display())).arg(registry.reference(name))).ok();
+    run(skopeo.arg(format!("oci:{}:{image}", layout.display())).arg(registry.reference(name))).ok();
     let digest = fs::read_to_string(&digest_file).unwrap_or_else(|e| panic!("read {}: {e}", digest_file.display()));
     let _ = fs::remove_dir_all(digest_file.parent().unwrap_or(&digest_file));
     digest.trim().to_owned()

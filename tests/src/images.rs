@@ -45,9 +45,18 @@ pub fn tiny() -> Image {
 /// opaque folder, hard links across layers and a file capability. Needs root the first time.
 pub fn lolcow_layout() -> PathBuf {
     // The script's version: a change of what it makes must not meet an old cache.
-    let dir = config::cache_dir().join("lolcow-1");
+    let dir = config::cache_dir().join("lolcow-2");
     let script = binaries::source_root().join("tests/scripts/make-lolcow.sh");
     run_within(MAKE, Command::new("bash").arg(script).arg(&dir)).ok();
+    dir
+}
+
+/// The OCI layout of Python with numpy, scipy, pandas and matplotlib on lolcow's first layer: images `image`, `changed` (with
+/// one more layer) and `new` (without the first). Needs root the first time, and minutes.
+pub fn python_layout() -> PathBuf {
+    let dir = config::cache_dir().join("python-1");
+    let script = binaries::source_root().join("tests/scripts/make-python.sh");
+    run_within(MAKE, Command::new("bash").arg(script).arg(&dir).arg(lolcow_layout())).ok();
     dir
 }
 
@@ -56,6 +65,13 @@ pub fn push_lolcow(registry: &Registry, name: &str) -> String {
     push_layout(registry, name, &lolcow_layout())
 }
 
+/// Pushes python's three images as `python:latest`, `python:changed` and `python:new`.
+pub fn push_python(registry: &Registry) {
+    for (image, tag) in [("image", "latest"), ("changed", "changed"), ("new", "new")] {
+        crate::image::copy(registry, &format!("python:{tag}"), &python_layout(), image, Format::Oci, false);
+    }
+}
+
 fn push_layout(registry: &Registry, name: &str, layout: &Path) -> String {
-    crate::image::copy(registry, name, layout, Format::Oci, false)
+    crate::image::copy(registry, name, layout, "image", Format::Oci, false)
 }

@@ -44,6 +44,16 @@ impl Measured {
         }
     }
 
+    /// One after the other.
+    pub fn then(&self, next: &Self) -> Self {
+        Self {
+            wall_ms: self.wall_ms + next.wall_ms,
+            cpu_ms: self.cpu_ms + next.cpu_ms,
+            peak_kib: self.peak_kib.max(next.peak_kib),
+            per_second: 1.0 / (1.0 / self.per_second + 1.0 / next.per_second),
+        }
+    }
+
     pub fn to_json(&self) -> Value {
         let Self { wall_ms, cpu_ms, peak_kib, per_second } = self;
         json!({"wall_ms": wall_ms, "cpu_ms": cpu_ms, "peak_kib": peak_kib, "per_second": per_second})

@@ -3,9 +3,12 @@
 //! The machine may be busy with other things: CPU seconds and ratios within one run are comparable, wall times of two
 //! runs are not. So each pair is measured in alternating rounds, and the best of each figure counts.
 
+pub mod entries;
+pub mod floor;
 pub mod launch;
 pub mod measure;
 pub mod pull;
+pub mod reads;
 pub mod report;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use siforge_tests::bench::report::Report;
-use siforge_tests::bench::{Bench, launch, measure, pull};
+use siforge_tests::bench::{Bench, entries, launch, measure, pull, reads};
 use siforge_tests::{Cluster, Registry, binary, config, images, site};
 
 fn main() -> ExitCode {
@@ -49,10 +49,7 @@ fn benchmark(parts: &[&str]) -> ExitCode {
     registry.push("tiny:latest", &images::tiny());
     let mut report = Report::default();
     if parts.contains(&"pull") {
-        images::push_lolcow(&registry, "lolcow:latest");
-        for name in ["tiny", "lolcow"] {
-            pull::pull(&bench, &mut report, &registry, name);
-        }
+        pulls(&bench, &mut report, &registry);
     }
     if parts.contains(&"launch") {
         launches(&bench, &mut report, &registry, dir.path());
@@ -62,6 +59,22 @@ fn benchmark(parts: &[&str]) -> ExitCode {
         std::fs::write(&path, report.to_json().to_string()).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
     if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn pulls(bench: &Bench, report: &mut Report, registry: &Registry) {
+    let (lolcow, python) = (images::lolcow_layout(), images::python_layout());
+    images::push_lolcow(registry, "lolcow:latest");
+    images::push_python(registry);
+    for image in [
+        pull::Image { name: "tiny", layout: None, cpu: 1.0 / 15.0, memory: 200.0 },
+        pull::Image { name: "lolcow", layout: Some(&lolcow), cpu: 1.0 / 15.0, memory: 200.0 },
+        pull::Image { name: "python", layout: Some(&python), cpu: 1.0 / 15.0, memory: 200.0 },
+    ] {
+        pull::pull(bench, report, registry, &image);
+    }
+    pull::again(bench, report, registry);
+    entries::entries(bench, report, registry);
+    reads::reads(bench, report, registry);
 }
 
 /// The agent launches what an operator has published, so the whole site comes up.
