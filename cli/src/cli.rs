@@ -1,7 +1,9 @@
 //! What can be typed. Names and meanings are Apptainer 1.4's; nothing here reads the environment or acts.
 
+mod cache;
 mod registry;
 
+pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
 
 use clap::{Args, Parser, Subcommand};
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Log in to registries and out of them
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Show what the per-user cache holds, and remove it
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Show the version
     Version,
     /// Pull an image into the per-user cache and print its path

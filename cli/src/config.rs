@@ -11,6 +11,8 @@ pub(crate) struct Config {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Blobs and unpacked images of this user.
     pub(crate) cache: PathBuf,
+    /// Bytes that blobs and packs may take in it.
+    pub(crate) cache_bytes: u64,
     /// The node agent's socket.
     pub(crate) agent_socket: PathBuf,
     /// The site's store, for root on a node without an agent.
@@ -117,6 +119,8 @@ impl RegistryPaths {
 
 /// Where the per-user cache is unless a variable names another place.
 const CACHE_NAME: &str = "siforge";
+/// Some hundred images that share layers; what goes is fetched again when it is needed.
+const CACHE_BYTES: u64 = 32 << 30;
 
 impl Config {
     pub(crate) fn from_process(home_of_user: impl FnOnce() -> Option<PathBuf>) -> Self {
@@ -145,6 +149,9 @@ impl Config {
             .unwrap_or_else(|| Path::new("/var/tmp").join(CACHE_NAME));
         Self {
             cache,
+            cache_bytes: text("SIFORGE_CACHE_SIZE")
+                .and_then(|size| crate::cache::parse_size(&size))
+                .unwrap_or(CACHE_BYTES),
             agent_socket: path("SIFORGE_AGENT_SOCKET").unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
             store: path("SIFORGE_STORE"),
             docker_host: text("DOCKER_HOST"),

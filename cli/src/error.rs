@@ -32,6 +32,10 @@ pub(crate) enum Error {
     NotLoggedIn { path: PathBuf, name: String },
     #[error("no home directory to keep credentials in: name a file by --authfile")]
     NoLoginFile,
+    #[error("size {value:?} is not a number of bytes such as 512M, 10G or 1T")]
+    CacheSize { value: String },
+    #[error("nothing was removed: it was not confirmed (use --force to be asked nothing)")]
+    NotConfirmed,
     #[error(transparent)]
     Build(#[from] siforge_build::Error),
     #[error(transparent)]

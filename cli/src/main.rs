@@ -1,5 +1,6 @@
 //! `siforge`: pull, inspect and run images. See `docs/`.
 
+mod cache;
 mod cli;
 mod config;
 mod error;
@@ -53,6 +54,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::Build(options) => pull::build(global, &config, options)?,
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
         Command::Inspect(options) => inspect::inspect(options)?,
+        Command::Cache(command) => cache::run(&config, command)?,
         Command::Registry(command) => registry::run(global, &config, command)?,
         Command::Version => println!("siforge version {}", env!("CARGO_PKG_VERSION")),
         Command::Exec(options) => return launch::exec(global, &config, options),

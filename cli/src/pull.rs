@@ -53,7 +53,7 @@ fn convert(
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let destination = Destination { path, force: format.force, cache: &cache };
-        let pulled = siforge_build::pull(&source, &recipe, &settings(registry), destination, progress).await;
+        let pulled = siforge_build::pull(&source, &recipe, &settings(config, registry), destination, progress).await;
         drop(display);
         Ok(pulled?)
     })?;
@@ -76,7 +76,7 @@ pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
         let recipe = Recipe::default();
-        let built = siforge_build::build(&store, &source, &recipe, &settings(registry), progress).await;
+        let built = siforge_build::build(&store, &source, &recipe, &settings(config, registry), progress).await;
         drop(display);
         Ok(built?)
     })?;
@@ -93,12 +93,13 @@ fn report(global: &Global, warnings: &[String]) {
     }
 }
 
-fn settings(registry: &Registry) -> Settings {
+fn settings(config: &Config, registry: &Registry) -> Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Settings {
         parallel_blobs: usize::from(registry.jobs),
         limits: Limits::default(),
         reuse: if registry.disable_cache { Reuse::Never } else { Reuse::Own },
+        cache_bytes: Some(config.cache_bytes),
         ..Settings::for_processors(processors)
     }
 }

@@ -39,6 +39,9 @@ pub struct Run {
     /// Most entries that the layers of one image may hold, whatever its object says: each takes some 200 bytes of memory
     #[arg(long, value_name = "N", default_value_t = 1_500_000)]
     pub max_files: u64,
+    /// Bytes that the store's layer cache may take, blobs and packs together. Default: as many as come
+    #[arg(long, value_name = "BYTES")]
+    pub cache_bytes: Option<u64>,
     /// Compression threads of all builds together. Default: the processors.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -45,6 +45,7 @@ impl Config {
             agent_group,
             workers,
             max_files,
+            cache_bytes,
             threads,
             namespace,
             leader_elect,
@@ -66,6 +67,7 @@ impl Config {
             workers,
             settings: Settings {
                 limits: Limits { files: max_files, ..Limits::default() },
+                cache_bytes,
                 ..Settings::for_processors((threads / workers).max(1))
             },
             namespace,

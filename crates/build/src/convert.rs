@@ -85,7 +85,7 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
 
     inputs.progress.enter(Phase::Hashing);
     let digest = hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
-    let recordings = Recordings::new(recording, recorded, base, &inputs.recipe, &inputs.packs);
+    let recordings = Recordings::new(recording, recorded, base, &inputs.recipe);
     Ok(Converted { digest, size, warnings, recordings })
 }
 

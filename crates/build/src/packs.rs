@@ -20,7 +20,7 @@ use siforge_oci::Layer;
 use siforge_reference::Digest;
 use siforge_squashfs::write::pack::{Fault, FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
 use siforge_squashfs::write::{Layer as Mode, Writer};
-use siforge_store::Packs;
+use siforge_store::{Blobs, Packs};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -199,7 +199,6 @@ pub(crate) struct Recordings {
     /// Where the squashfs begins in the SIF.
     base: u64,
     kind: Kind,
-    lacking: Vec<Digest>,
 }
 
 impl std::fmt::Debug for Recordings {
@@ -234,28 +233,29 @@ impl Recording {
 }
 
 impl Recordings {
-    pub(crate) fn new(
-        recording: Option<Recording>,
-        recorded: Vec<Recorded>,
-        base: u64,
-        recipe: &Recipe,
-        packs: &LayerPacks,
-    ) -> Self {
-        Self { recording, recorded, base, kind: Kind::of(recipe), lacking: packs.lacking.clone() }
+    pub(crate) fn new(recording: Option<Recording>, recorded: Vec<Recorded>, base: u64, recipe: &Recipe) -> Self {
+        Self { recording, recorded, base, kind: Kind::of(recipe) }
     }
 
-    /// Makes the packs from the finished SIF.
-    pub(crate) fn save(self, sif: &File, packs: &Packs) {
+    /// Makes the packs from the finished SIF, and brings the cache below its bound.
+    pub(crate) fn save(self, sif: &File, cache: &Blobs, bound: Option<u64>) {
+        self.save_packs(sif, &cache.packs());
+        if let Some(Err(error)) = bound.map(|bound| siforge_store::cache::enforce(cache, bound)) {
+            tracing::warn!("the layer cache may be larger than it should be: {error}");
+        }
+    }
+
+    fn save_packs(self, sif: &File, packs: &Packs) {
         let Some(recording) = self.recording else {
             return;
         };
         for ((layer, framing), recorded) in recording.layers.into_iter().zip(self.recorded) {
             let made = || {
                 let pending = packs.begin(&layer.diff_id, &self.kind.file_name())?;
-                recorded
+                let saved = recorded
                     .save(&self.kind.key(&layer.diff_id), framing, (sif, self.base), &recording.scratch, pending.file())
                     .map_err(|source| Error::SavePack { layer: layer.diff_id, source })?;
-                pending.commit(self.lacking.contains(&layer.diff_id))?;
+                pending.commit(saved.complete)?;
                 Ok::<(), Error>(packs.note_blob(&layer.diff_id, &layer.digest)?)
             };
             if let Err(error) = made() {

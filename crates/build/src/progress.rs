@@ -76,6 +76,8 @@ struct Blob {
 pub struct Progress {
     phase: AtomicU8,
     bytes_done: AtomicU64,
+    /// Of this pass alone.
+    pass_done: AtomicU64,
     bytes_total: AtomicU64,
     blobs: Mutex<Vec<Blob>>,
 }
@@ -116,13 +118,15 @@ impl Progress {
         self.enter(Phase::Converting);
     }
 
-    /// The converter starts (again): nothing is read yet.
+    /// The converter reads all of it again. What is shown does not go back; it stands until this pass is farther.
     pub(crate) fn restart(&self) {
-        self.bytes_done.store(0, Ordering::Relaxed);
+        self.pass_done.store(0, Ordering::Relaxed);
     }
 
+    /// The converter has read `bytes` more.
     pub(crate) fn add_done(&self, bytes: u64) {
-        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        let done = self.pass_done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes_done.fetch_max(done, Ordering::Relaxed);
     }
 }
 
@@ -133,6 +137,23 @@ mod tests {
     fn check(phase: Phase, done: u64, total: u64, percent: u8) {
         let snapshot = Snapshot { phase, blobs: vec![], bytes_done: done, bytes_total: total };
         assert_eq!(snapshot.percent(), percent, "{phase:?} {done}/{total}");
+    }
+
+    #[test]
+    fn a_second_pass_shows_what_the_first_has_read() {
+        let progress = Progress::new();
+        progress.begin(100, std::iter::empty());
+        let mut shown = vec![];
+        for bytes in [40, 40] {
+            progress.add_done(bytes);
+            shown.push(progress.snapshot().bytes_done);
+        }
+        progress.restart();
+        for bytes in [50, 50] {
+            progress.add_done(bytes);
+            shown.push(progress.snapshot().bytes_done);
+        }
+        assert_eq!(shown, [40, 80, 80, 100]);
     }
 
     #[test]

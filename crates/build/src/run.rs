@@ -29,6 +29,8 @@ pub struct Settings {
     pub reuse: Reuse,
     /// Use and make layer packs, beside the blobs.
     pub packs: bool,
+    /// Bytes that blobs and packs may take together; None: as many as come.
+    pub cache_bytes: Option<u64>,
 }
 
 impl Settings {
@@ -43,6 +45,7 @@ impl Settings {
             limits: Limits::default(),
             reuse: Reuse::Vouched,
             packs: true,
+            cache_bytes: None,
         }
     }
 }
@@ -114,14 +117,14 @@ pub async fn build(
     let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
-    let (store, packs) = (store.clone(), store.blobs()?.packs());
+    let (store, cache, bound) = (store.clone(), store.blobs()?, settings.cache_bytes);
     let done = progress.clone();
     // fsync of some GB takes its time: not on a thread of the runtime.
     blocking(move || {
         let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
         let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
-        made.recordings.save(&target.file, &packs);
+        made.recordings.save(&target.file, &cache, bound);
         done.enter(Phase::Done);
         Ok(built(&store, key, record.digest, record.size, false, made.warnings))
     })
@@ -150,10 +153,10 @@ pub async fn pull(
     progress.enter(Phase::Publishing);
     let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
     let done = progress.clone();
-    let packs = destination.cache.packs();
+    let (cache, bound) = (destination.cache.clone(), settings.cache_bytes);
     blocking(move || {
         output.publish()?;
-        made.recordings.save(&target.file, &packs);
+        made.recordings.save(&target.file, &cache, bound);
         done.enter(Phase::Done);
         Ok(())
     })

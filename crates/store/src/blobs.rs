@@ -6,7 +6,7 @@
 //! ```
 
 use crate::durable::{self, Temp};
-use crate::{Error, Packs, layout, leftovers};
+use crate::{Error, Packs, cache, layout, leftovers};
 use siforge_reference::Digest;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -44,9 +44,14 @@ impl Blobs {
         layout::blob(&self.dir, digest)
     }
 
-    /// Opens a complete blob for reading; None if the cache has it not.
+    /// Opens a complete blob for reading; None if the cache has it not. Counts as use.
     pub fn open(&self, digest: &Digest) -> Result<Option<File>, Error> {
-        durable::open_existing(&self.path(digest))
+        Ok(durable::open_existing(&self.path(digest))?.map(cache::used))
+    }
+
+    /// The directory of the blobs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn begin(&self, digest: &Digest) -> Result<PendingBlob, Error> {

@@ -7,13 +7,14 @@
 //!
 //! - [`layout`]: every path is made there. [`names`]: which names a path holds.
 //! - [`publish`]: an artifact appears whole or not at all. [`refs`]: what a name points at, with history and fencing.
-//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`], [`packs`]: the layer cache.
+//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`], [`packs`]: the layer cache; [`cache`]: what goes when it is full.
 //! - [`claims`]: "I am building this". [`leases`]: "this node uses these".
 //!
 //! What is later garbage collected is decided from these files alone: refs (with tombstones), leases (with counters), recipes.
 
 pub mod access;
 pub mod blobs;
+pub mod cache;
 pub mod claims;
 mod durable;
 mod error;

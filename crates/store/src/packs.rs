@@ -1,7 +1,8 @@
 //! The other half of the layer cache: layers as squashfs blocks, beside the blobs.
 //!
 //! ```text
-//! <dir>/sha256/ab/<diff_id>.<kind>        a pack; kind: what besides the layer decides it (`zstd-3-256k.2`)
+//! <dir>/sha256/ab/<diff_id>.<kind>        a complete pack; kind: what besides the layer decides it (`zstd-3-256k.2`)
+//! <dir>/sha256/ab/<diff_id>.<kind>.part   a pack in which something is absent
 //! <dir>/sha256/ab/<diff_id>.of/<blob>     empty; this blob was seen to decode to the diff_id
 //! <dir>/sha256/ab/.tmp-<writer>           being written
 //! ```
@@ -11,7 +12,7 @@
 //! an image config that claims a foreign diff_id would be given that layer.
 
 use crate::durable::{self, Temp};
-use crate::{Error, layout, leftovers};
+use crate::{Error, cache, layout, leftovers};
 use siforge_reference::Digest;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -43,17 +44,21 @@ impl Packs {
         &self.dir
     }
 
-    pub fn path(&self, diff_id: &Digest, kind: &str) -> PathBuf {
-        with_suffix(&layout::blob(&self.dir, diff_id), kind)
+    pub fn path(&self, diff_id: &Digest, kind: &str, complete: bool) -> PathBuf {
+        let path = with_suffix(&layout::blob(&self.dir, diff_id), kind);
+        if complete { path } else { with_suffix(&path, PART) }
     }
 
-    /// Opens a pack for reading; None if there is none.
+    /// Opens a pack for reading, a complete one rather than one that is not; None if there is none. Counts as use.
     pub fn open(&self, diff_id: &Digest, kind: &str) -> Result<Option<File>, Error> {
-        durable::open_existing(&self.path(diff_id, kind))
+        match durable::open_existing(&self.path(diff_id, kind, true))? {
+            Some(file) => Ok(Some(cache::used(file))),
+            None => Ok(durable::open_existing(&self.path(diff_id, kind, false))?.map(cache::used)),
+        }
     }
 
     pub fn begin(&self, diff_id: &Digest, kind: &str) -> Result<PendingPack, Error> {
-        let target = self.path(diff_id, kind);
+        let target = self.path(diff_id, kind, true);
         // The layout gives every pack a directory of its own hash prefix.
         let dir = target.parent().unwrap_or(&self.dir);
         durable::make_dirs(dir)?;
@@ -70,7 +75,8 @@ impl Packs {
 
     /// Removes a pack, for instance a damaged one; false if it was not there. Open handles stay valid.
     pub fn remove(&self, diff_id: &Digest, kind: &str) -> Result<bool, Error> {
-        durable::remove(&self.path(diff_id, kind))
+        let complete = durable::remove(&self.path(diff_id, kind, true))?;
+        Ok(durable::remove(&self.path(diff_id, kind, false))? || complete)
     }
 
     /// Notes that `blob` was decoded and gave the layer of `diff_id`. Idempotent; losing the note costs a decoding.
@@ -102,6 +108,9 @@ impl Packs {
     }
 }
 
+/// Suffix of packs in which something is absent.
+pub(crate) const PART: &str = "part";
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -115,13 +124,16 @@ impl PendingPack {
         &self.temp.file
     }
 
-    /// Gives the pack its name. One that is there already stays, unless `replace`: readers that have it open keep what they
-    /// have.
-    pub fn commit(self, replace: bool) -> Result<(), Error> {
+    /// Gives the pack its name. One that is there already stays; a complete one ends those that are not: who has one open
+    /// keeps it.
+    pub fn commit(self, complete: bool) -> Result<(), Error> {
         self.temp.seal(MODE)?;
-        match replace {
-            true => self.temp.rename(&self.target),
-            false => self.temp.link(&self.target).map(|_| ()),
+        let part = with_suffix(&self.target, PART);
+        if complete {
+            self.temp.link(&self.target)?;
+            durable::remove(&part).map(|_| ())
+        } else {
+            self.temp.link(&part).map(|_| ())
         }
     }
 }
@@ -136,10 +148,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let packs = Packs::at(&dir.path().join("packs"));
         let layer = Digest::from_bytes([7; 32]);
-        let put = |text: &str, replace| {
+        let put = |text: &str, complete| {
             let pending = packs.begin(&layer, "zstd-3-256k.2").expect("begin");
             pending.file().write_all(text.as_bytes()).expect("write");
-            pending.commit(replace).expect("commit");
+            pending.commit(complete).expect("commit");
         };
         let get = || {
             let file = packs.open(&layer, "zstd-3-256k.2").expect("open");
@@ -151,8 +163,14 @@ mod tests {
         assert_eq!(get(), None);
         drop(packs.begin(&layer, "zstd-3-256k.2").expect("begin"));
         assert_eq!(get(), None);
-        for (text, replace, expect) in [("one", false, "one"), ("two", false, "one"), ("three", true, "three")] {
-            put(text, replace);
+        for (text, complete, expect) in [
+            ("one", false, "one"),
+            ("two", false, "one"),
+            ("three", true, "three"),
+            ("four", true, "three"),
+            ("five", false, "three"),
+        ] {
+            put(text, complete);
             assert_eq!(get().as_deref(), Some(expect));
         }
         assert!(packs.open(&layer, "gzip-9-256k.2").expect("open").is_none());

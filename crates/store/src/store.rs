@@ -6,9 +6,10 @@ use crate::layout::{FORMAT, Layout};
 use crate::leftovers::{self, Leftover};
 use crate::{Error, layout};
 use serde::{Deserialize, Serialize};
+use siforge_reference::Digest;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// An open store. Cheap to clone; holds no file open.
 #[derive(Clone, Debug)]
@@ -82,6 +83,19 @@ impl Store {
     /// The store's layer cache.
     pub fn blobs(&self) -> Result<Blobs, Error> {
         Blobs::at(&self.layout.blobs())
+    }
+
+    /// The artifacts that are there, each with its path. A listing: what appears or goes meanwhile may be in it or not.
+    pub fn artifacts(&self) -> Result<Vec<(Digest, PathBuf)>, Error> {
+        let mut found = Vec::new();
+        let root = self.layout.artifacts();
+        for prefix in durable::list(&root)? {
+            for name in durable::list(&root.join(prefix))? {
+                let digest = name.strip_suffix(".sif").and_then(|hex| format!("sha256:{hex}").parse().ok());
+                found.extend(digest.map(|digest| (digest, self.layout.artifact(&digest))));
+            }
+        }
+        Ok(found)
     }
 
     /// Unfinished files anywhere in the store, with what can be known of their writers from here.
