@@ -1,13 +1,20 @@
 //! The registry client against Debian's docker-registry: what it serves, what it refuses, and what is broken on its disk.
 
+mod busy;
+mod certificates;
+mod credentials;
 mod faults;
+mod foreign;
+mod login;
+mod mirrors;
+mod proxy;
 mod wire;
 
 use serde_json::json;
 use siforge_oci::{Client, Credentials, Download, Error, Kind, Platform, Resolved, Tls};
 use siforge_reference::{Digest, ImageRef};
 use siforge_tests::image::{gzip, sha256};
-use siforge_tests::registry::{Auth, Options, PASSWORD, USER};
+use siforge_tests::registry::{Auth, Options, PASSWORD, USER, basic};
 use siforge_tests::{Compression, Image, Registry, Tar, need, push_index, run};
 use std::future::Future;
 use std::io::Read;

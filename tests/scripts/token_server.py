@@ -4,7 +4,8 @@
 usage: token_server.py FOLDER PORT tls|plain
 FOLDER holds token.key and token.crt (sign the tokens) and server.crt and server.key (TLS).
 GET /token?service=S&scope=repository:NAME:pull,push - with the account of the environment everything that is asked for,
-anonymous only pull on public/*. Only the standard library and the openssl command, so that a bare machine runs it.
+anonymous only pull on public/*. POST /token with grant_type=refresh_token and the refresh token "identity-" + password
+gives what the account gets (its spec/auth/oauth.md). Only the standard library and the openssl command, so that a bare machine runs it.
 """
 import base64
 import hashlib
@@ -76,6 +77,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if known and base64.b64decode(authorization[6:]).decode() != ACCOUNT:
             self.answer(401, {"details": "incorrect username or password"}, WWW_Authenticate='Basic realm="siforge"')
             return
+        self.grant(known, query)
+
+    def do_POST(self):
+        form = urllib.parse.parse_qs(self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode())
+        refresh = f"identity-{os.environ['REGISTRY_PASSWORD']}"
+        if form.get("grant_type") != ["refresh_token"] or form.get("refresh_token") != [refresh]:
+            self.answer(401, {"error": "invalid_grant", "error_description": "refresh token is not valid"})
+            return
+        self.grant(True, form)
+
+    def grant(self, known, query):
         now = int(time.time())
         token = sign({
             "iss": "siforge-test", "sub": "ci" if known else "", "aud": query.get("service", ["siforge"])[0],

@@ -131,6 +131,10 @@ impl Drop for Process {
         if !ended && !std::thread::panicking() {
             panic!("{} does not end; {}", self.name, tail(&self.log));
         }
+        let shown = crate::registry::shows_password(&self.log());
+        if shown && !std::thread::panicking() {
+            panic!("{} wrote a password into {}", self.name, self.log.display());
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::image::{self, Image};
@@ -25,7 +27,18 @@ const START: Duration = Duration::from_secs(30);
 
 /// The account of the registries with authentication.
 pub const USER: &str = "ci";
-pub const PASSWORD: &str = "secret";
+pub const PASSWORD: &str = "pw-never-shown-Kz7";
+
+/// Whether a text holds the password, plainly or as Basic authentication encodes it. Every command's output and every
+/// daemon's log is looked through for it.
+pub fn shows_password(text: &str) -> bool {
+    text.contains(PASSWORD) || text.contains(&basic())
+}
+
+/// What `Authorization: Basic` and docker's `auth` hold for the account.
+pub fn basic() -> String {
+    STANDARD.encode(format!("{USER}:{PASSWORD}"))
+}
 
 /// Who may do what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -97,6 +97,7 @@ pub fn run_within(deadline: Duration, command: &mut Command) -> Finished {
     // A grandchild may hold the pipes of a killed command open: what it would still write is not waited for.
     let finished = Finished { command: line, status, stdout: text(stdout, late), stderr: text(stderr, late), elapsed };
     assert!(!late, "not done within {deadline:?}: {finished}");
+    assert!(!crate::registry::shows_password(&finished.output()), "a password was printed: {finished}");
     finished
 }
 

@@ -27,7 +27,7 @@ pub enum Error {
     Unauthorized { operation: Operation, detail: String, hint: String },
     #[error("{operation}: access denied: {detail}; {hint}")]
     Forbidden { operation: Operation, detail: String, hint: String },
-    #[error("{operation}: certificate not accepted: {detail}; give the registry's CA certificate if it has its own")]
+    #[error("{operation}: certificate not accepted: {detail}")]
     Certificate { operation: Operation, detail: String },
     #[error("{operation}: server gave HTTP response to HTTPS client; allow plain HTTP if this registry has no TLS")]
     NotTls { operation: Operation },

@@ -4,9 +4,11 @@
 
 use crate::{Error, Identity};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
@@ -31,7 +33,10 @@ impl Tls {
             .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: error.to_string() })?;
         let builder = match self.insecure_skip_verify {
             true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
-            false => builder.with_root_certificates(self.roots(registry)?),
+            false => match self.verifier(registry, provider)? {
+                Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
+                None => builder.with_root_certificates(system_roots()),
+            },
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
@@ -52,25 +57,92 @@ impl Tls {
         Ok(config)
     }
 
-    fn roots(&self, registry: &str) -> Result<RootCertStore, Error> {
-        let mut roots = RootCertStore::empty();
-        // A machine without system roots, or with an odd one among them, can still use its own bundle and plain HTTP;
-        // what is not trusted shows when it is met.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    /// For a bundle of one's own.
+    fn verifier(&self, registry: &str, provider: Arc<CryptoProvider>) -> Result<Option<OwnBundle>, Error> {
         let Some(bundle) = &self.ca_bundle else {
-            return Ok(roots);
+            return Ok(None);
         };
         let bad = |detail: String| Error::CaBundle { registry: registry.to_owned(), detail };
-        let mut count = 0;
-        for certificate in CertificateDer::pem_slice_iter(bundle) {
-            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-            count += 1;
+        let certificates = CertificateDer::pem_slice_iter(bundle).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.map_err(|error| bad(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(bad("it holds no certificate".to_owned()));
         }
-        match count {
-            0 => Err(bad("it holds no certificate".to_owned())),
-            _ => Ok(roots),
+        let mut roots = system_roots();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
         }
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let chain = chain.map_err(|error| bad(error.to_string()))?;
+        Ok(Some(OwnBundle { chain, certificates }))
+    }
+}
+
+/// A machine without system roots, or with an odd one among them, can still use its own bundle and plain HTTP; what is not
+/// trusted shows when it is met.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// Accepts what the bundle's authorities signed, and a certificate that is in the bundle itself: `openssl req -x509` makes
+/// servers' certificates that are authorities too, which webpki accepts from nobody and everybody else does.
+#[derive(Debug)]
+struct OwnBundle {
+    chain: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for OwnBundle {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // The dates were looked at before.
+            Err(error) if is_authority(&error) && self.certificates.iter().any(|own| own == end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// webpki's `CaUsedAsEndEntity`, which rustls has no name for.
+fn is_authority(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(error)) => {
+            error.0.to_string() == "CaUsedAsEndEntity"
+        }
+        _ => false,
     }
 }
 

@@ -213,8 +213,7 @@ pub(crate) fn broken(operation: &Operation, error: &reqwest::Error, url: &Url) -
     let operation = operation.clone();
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(certificate)) => {
-            let detail = one_line(&certificate.to_string(), &[]);
-            return Error::Certificate { operation, detail: format!("x509: {detail}") };
+            return Error::Certificate { operation, detail: format!("x509: {}", explained(certificate)) };
         }
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             return Error::NotTls { operation };
@@ -237,6 +236,25 @@ pub(crate) fn broken(operation: &Operation, error: &reqwest::Error, url: &Url) -
         false => "",
     };
     Error::Unreachable { operation, detail: detail + hint }
+}
+
+/// Go's words, which people search for, and what to do.
+fn explained(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as E;
+    match error {
+        E::Expired | E::ExpiredContext { .. } => {
+            "certificate has expired; the registry must renew it, or this machine's clock is wrong".to_owned()
+        }
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            "certificate is not yet valid; is this machine's clock right?".to_owned()
+        }
+        E::UnknownIssuer | E::BadSignature => {
+            "certificate signed by unknown authority; give the registry's CA certificate if it has its \
+                             own, or the certificate itself if nobody signed it"
+                .to_owned()
+        }
+        other => one_line(&other.to_string(), &[]),
+    }
 }
 
 type Cause<'a> = &'a (dyn std::error::Error + 'static);

@@ -22,6 +22,8 @@ impl Request {
 
 /// An answer; `Content-Length` is added.
 pub(super) struct Answer {
+    /// The connection stays open behind it, and nothing comes.
+    stalled: bool,
     status: u16,
     length: Option<usize>,
     headers: String,
@@ -30,12 +32,18 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, length: None, headers: String::new(), body: body.into() }
+        Self { stalled: false, status, length: None, headers: String::new(), body: body.into() }
     }
 
     /// Says that the body has `length` bytes, and breaks off after those that it has.
     pub(super) fn promising(mut self, length: usize) -> Self {
         self.length = Some(length);
+        self
+    }
+
+    /// Keeps the connection open when the body ends too early.
+    pub(super) fn stalling(mut self) -> Self {
+        self.stalled = true;
         self
     }
 
@@ -96,7 +104,9 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, log: &Mutex<Vec
         answer.headers
     );
     (&stream).write_all(head.as_bytes())?;
-    (&stream).write_all(&answer.body)
+    (&stream).write_all(&answer.body)?;
+    // Until the client gives up.
+    if answer.stalled { (&stream).read(&mut [0]).map(drop) } else { Ok(()) }
 }
 
 /// A TCP proxy on 127.0.0.1 that cuts each connection after it has brought `limit` bytes from the server.
