@@ -308,12 +308,12 @@ fn a_damaged_blob_is_no_damaged_image() {
     }
 }
 
-fn wait<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
 /// As if a registry had resolved it.
-fn registry(image: Image) -> Source {
+pub(crate) fn registry(image: Image) -> Source {
     let client = siforge_oci::Client::new("127.0.0.1:5000", None, siforge_oci::Tls::default()).unwrap();
     Source::registry(
         client,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::convert::convert;
-use crate::golden::{Tar, inputs, text};
+use crate::golden::{Tar, inputs, registry, text, wait};
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Compression, Download, Operation};
 use std::io::{Seek, SeekFrom, Write};
@@ -232,4 +232,30 @@ fn a_damaged_pack_is_noticed_and_made_anew() {
         assert_eq!(all_packs(&packs), paths, "case {case}");
         assert_eq!(build(&tars, 1, Some(&packs), false).unwrap(), (expect, 1), "case {case}");
     }
+}
+
+/// As far as it is decided before the registry is asked: nothing answers there.
+#[test]
+fn a_pack_is_used_where_its_blob_might_be() {
+    let tars = [Tar::default().file("secret", b"of another one").end()];
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::at(&dir.path().join("blobs")).unwrap();
+    let packs = blobs.packs();
+    let image = || inputs(&recipe(), &tars, Compression::None).resolved;
+    let layer = image().layers[0].clone();
+    build(&tars, 1, Some(&packs), true).unwrap();
+    let note = packs.path(&layer.diff_id, "of", true).join(layer.digest.hex());
+    std::fs::remove_file(&note).unwrap();
+    let check = |what: &str, reuse, expect| {
+        let cache = Cache { blobs: &blobs, reuse };
+        let found = wait(find(&registry(image()), &layer, cache, &packs, Kind::of(&recipe())));
+        assert_eq!(found.unwrap().is_some(), expect, "{what}");
+    };
+    check("no cache", Reuse::Never, false);
+    check("one's own", Reuse::Own, true);
+    blobs.note_origin(&layer.digest, "127.0.0.1:5000").unwrap();
+    check("a blob that was never decoded to it", Reuse::Vouched, false);
+    packs.note_blob(&layer.diff_id, &layer.digest).unwrap();
+    std::fs::remove_dir_all(blobs.path(&layer.digest).with_extension("from")).unwrap();
+    check("a blob of another registry", Reuse::Vouched, false);
 }
