@@ -61,8 +61,9 @@ impl RegistryPaths {
             None => runtime.join("auth.json"),
         };
         let files = [
-            config("SINGULARITY_CONFIGDIR", ".singularity").map(|dir| dir.join("docker-config.json")),
+            // First, so that an old login of Singularity's does not hide one of today.
             logins.clone(),
+            config("SINGULARITY_CONFIGDIR", ".singularity").map(|dir| dir.join("docker-config.json")),
             Some(runtime),
             config("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("containers/auth.json")),
             config("DOCKER_CONFIG", ".docker").map(|dir| dir.join("config.json")),
@@ -216,8 +217,8 @@ mod tests {
             assert_eq!(places, expect, "{vars:?}");
         };
         let home = [
-            "/h/.singularity/docker-config.json",
             "/h/.apptainer/docker-config.json",
+            "/h/.singularity/docker-config.json",
             "/h/.config/containers/auth.json",
             "/h/.docker/config.json",
         ];
@@ -236,8 +237,8 @@ mod tests {
             "/f!",
             "the variable DOCKER_AUTH_CONFIG",
             "/r!",
-            "/s/docker-config.json",
             "/a/docker-config.json",
+            "/s/docker-config.json",
             "/x/containers/auth.json",
             "/c/containers/auth.json",
             "/d/config.json",

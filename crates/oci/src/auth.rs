@@ -14,7 +14,6 @@
 
 use crate::challenge::{self, Challenge};
 use crate::operation::name;
-use crate::retry::Attempts;
 use crate::transport::{self, Get, Transport, without_query};
 use crate::{Credentials, Error, Operation, Secret};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
@@ -157,7 +156,7 @@ impl Auth {
             }
         };
         let get = Get { operation: operation.clone(), ..self.root()? };
-        let mut attempts = Attempts::default();
+        let mut attempts = http.attempts();
         loop {
             let error = match http.get(&get, Some(&authorization)).await {
                 Ok(response) if response.status().is_success() => return Ok(true),
@@ -189,7 +188,7 @@ impl Auth {
     async fn ping(&self, http: &Transport) -> Result<Scheme, Error> {
         let get = self.root()?;
         let operation = get.operation.clone();
-        let mut attempts = Attempts::default();
+        let mut attempts = http.attempts();
         loop {
             let error = match http.get(&get, None).await {
                 Ok(response) => match response.status().as_u16() {
@@ -264,7 +263,7 @@ impl Auth {
             }
         };
         let get = Get { operation, url: realm, accept: "application/json", from: 0, digest_known: false };
-        let mut attempts = Attempts::default();
+        let mut attempts = http.attempts();
         loop {
             match self.try_token(http, &get, form.as_ref()).await {
                 Ok(answer) => return token(&get.operation, &answer, now),

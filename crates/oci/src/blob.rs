@@ -8,7 +8,6 @@
 
 use crate::answer::one_line;
 use crate::operation::name;
-use crate::retry::Attempts;
 use crate::transport::{Get, Transport, refused, without_query};
 use crate::{Client, Download, Error, Layer, Operation, Tls};
 use reqwest::header::CONTENT_RANGE;
@@ -120,7 +119,10 @@ impl Client {
     }
 
     async fn with_tries(&self, place: Where<'_>, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
-        let mut attempts = Attempts::default();
+        let mut attempts = match place {
+            Where::Registry(_) => self.http.attempts(),
+            Where::Url(http, _) => http.attempts(),
+        };
         loop {
             let before = sink.position;
             let Err(error) = self.stream(&place, layer, sink).await else {

@@ -4,7 +4,6 @@ use crate::auth::Auth;
 use crate::error::Missing;
 use crate::manifest::{self, Image, Manifest, Unusable};
 use crate::operation::{Operation, name};
-use crate::retry::Attempts;
 use crate::transport::{Get, Transport};
 use crate::{Compression, Credentials, Error, Platform, Tls, media};
 use reqwest::header::CONTENT_TYPE;
@@ -119,6 +118,10 @@ impl Client {
             clients.push(Self::at(image, endpoint).await?);
         }
         let registry = clients.pop().ok_or_else(|| ParseError::Image { value: image.to_string() })?;
+        // There is another place to go on at: a mirror that is down must not cost each request its pauses.
+        for mirror in &mut clients {
+            mirror.http.tries = 1;
+        }
         Ok(Self { mirrors: clients, ..registry })
     }
 
@@ -321,7 +324,7 @@ impl Client {
         what: &'static str,
         max: u64,
     ) -> Result<(Vec<u8>, Option<String>), Error> {
-        let mut attempts = Attempts::default();
+        let mut attempts = self.http.attempts();
         loop {
             match self.try_document(reference, get, what, max).await {
                 Ok(document) => return Ok(document),

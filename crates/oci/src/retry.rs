@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Tries in a row that may fail: enough for a registry's restart (3 s of pauses), few enough that a person waits.
-const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Tries that take long (connect and idle timeouts) are not repeated as often: a host that does not answer at all is
@@ -19,19 +19,22 @@ const LONGEST_WISH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Attempts {
     failures: u32,
+    tries: u32,
     since: Instant,
 }
 
-impl Default for Attempts {
-    fn default() -> Self {
-        Self { failures: 0, since: Instant::now() }
-    }
-}
-
 impl Attempts {
+    /// At most `tries` in a row.
+    pub(crate) fn new(tries: u32) -> Self {
+        Self { failures: 0, tries, since: Instant::now() }
+    }
+
     /// Waits before the next try, or gives the error back when there is to be none.
     pub(crate) async fn pause(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
+        if self.failures >= self.tries {
+            return Err(error);
+        }
         let Some(pause) = pause(self.failures, self.since.elapsed(), error.reaction(), jitter()) else {
             return Err(error);
         };
@@ -42,7 +45,7 @@ impl Attempts {
 
     /// The request got on before it failed: the next failure is the first of a new row.
     pub(crate) fn progress(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.tries);
     }
 }
 
@@ -52,7 +55,7 @@ fn pause(failures: u32, elapsed: Duration, reaction: Reaction, jitter: f64) -> O
     let Reaction::Retry { after } = reaction else {
         return None;
     };
-    if failures >= TRIES || after.is_some_and(|after| after > LONGEST_WISH) {
+    if after.is_some_and(|after| after > LONGEST_WISH) {
         return None;
     }
     // Waiting as asked is no sign of a dead host.
@@ -86,7 +89,7 @@ mod tests {
         check(1, 0, retry(None), 0.0, Some(200));
         check(2, 1, retry(None), 1.0, Some(800));
         check(4, 2, retry(None), 1.0, Some(3200));
-        check(5, 5, retry(None), 1.0, None);
+        check(5, 5, retry(None), 1.0, Some(6400));
         check(1, 10, retry(None), 1.0, Some(400));
         check(2, 20, retry(None), 1.0, None);
         check(1, 0, Reaction::Stall, 1.0, None);
@@ -95,5 +98,18 @@ mod tests {
         check(3, 99, retry(Some(7)), 1.0, Some(7400));
         check(1, 0, retry(Some(61)), 0.0, None);
         assert!((0.0..=1.0).contains(&jitter()));
+    }
+
+    #[tokio::test]
+    async fn tries_are_counted_anew_after_progress() {
+        let operation = crate::Operation::Tags { name: "host/x".to_owned() };
+        let error = || Error::Interrupted { operation: operation.clone(), written: 3 };
+        let mut attempts = Attempts::new(2);
+        for _ in 0..2 {
+            assert!(attempts.pause(error()).await.is_ok());
+            attempts.progress();
+        }
+        assert!(attempts.pause(error()).await.is_ok() && attempts.pause(error()).await.is_err());
+        assert!(Attempts::new(1).pause(error()).await.is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! with signed URLs), and a document that no digest vouches for must not leave TLS.
 
 use crate::answer::{MAX_ERROR_BODY, Refusal, one_line};
+use crate::retry::{Attempts, TRIES};
 use crate::{Error, Operation, Secret, Tls};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
@@ -25,6 +26,8 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     /// How long the other side may be silent.
     pub(crate) idle: Duration,
+    /// How often in a row a request may fail.
+    pub(crate) tries: u32,
 }
 
 /// What to get.
@@ -48,7 +51,11 @@ impl Transport {
             .user_agent(concat!("siforge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: root_cause(&error) })?;
-        Ok(Self { http, idle: IDLE_TIMEOUT })
+        Ok(Self { http, idle: IDLE_TIMEOUT, tries: TRIES })
+    }
+
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.tries)
     }
 
     /// The answer at the end of the redirects, whatever its status.
