@@ -3,9 +3,11 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use siforge_build::Source;
+use siforge_build::{Limits, Source, source_tree};
 use siforge_oci::{Platform, daemon, local};
 use siforge_reference::{Context, Reference};
+use std::fs::File;
+use std::path::Path;
 
 /// An archive in a temporary file: as much as all layers of an image may have.
 const UNPACKED_BYTES: u64 = 1 << 40;
@@ -55,9 +57,20 @@ fn local_source(reference: &Reference, options: &local::Options<'_>) -> Result<S
         Reference::DockerArchive { path, selector } => {
             local::docker_archive(path, selector.as_ref(), options).map(Source::docker_archive)
         }
+        Reference::Path(path) => return tree(path, options.platform),
         other => return Err(Error::Source { value: other.to_string() }),
     };
     Ok(opened.map_err(siforge_build::Error::from)?)
+}
+
+/// A local SIF, or a directory.
+fn tree(path: &Path, platform: &Platform) -> Result<Source, Error> {
+    let (shown, limits) = (path.display().to_string(), Limits::default());
+    if path.is_dir() {
+        return Ok(source_tree::directory(&shown, path, platform, &limits)?);
+    }
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(source_tree::sif(&shown, file, platform, &limits)?)
 }
 
 /// `--platform`, else `--arch` on Linux, else the host's.

@@ -2,6 +2,7 @@
 //! and podman, never by us.
 
 mod daemon;
+mod tree;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -56,9 +56,10 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
     let source = image_config::Source {
         bootstrap: inputs.resolved.name.bootstrap.into(),
         from: format!("{}@{}", inputs.resolved.name.repository, inputs.resolved.manifest_digest),
-        time: None,
+        time: inputs.resolved.base.time,
     };
-    let contents = image_config::plan(&config, &source, &inputs.recipe.labels).map_err(config_error)?;
+    let base = &inputs.resolved.base;
+    let contents = image_config::plan_over(&config, &source, &inputs.recipe.labels, base).map_err(config_error)?;
     let architecture = &inputs.resolved.platform.architecture;
     let mut objects = contents.objects();
     objects.push(crate::provenance::object(&inputs.resolved, &inputs.recipe_key));

@@ -17,6 +17,13 @@ pub enum Error {
     /// An archive or layout that is not what its own documents say.
     #[error("{image}: layer {layer} is damaged: {source}")]
     Damaged { image: String, layer: Digest, source: io::Error },
+    #[error("{image}: {source}")]
+    ForeignSif { image: String, source: siforge_sif::Error },
+    #[error("{image}: {detail}")]
+    Foreign { image: String, detail: String },
+    /// Reading a tree of files; `source` names the file.
+    #[error("{image}: {source}")]
+    Tree { image: String, source: io::Error },
     #[error(transparent)]
     Local(#[from] siforge_oci::local::Error),
     #[error("decoding layer {layer} as {compression:?}: {source}")]

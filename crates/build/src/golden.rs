@@ -11,6 +11,7 @@ use crate::{Codec, ENGINE_FORMAT, Error, Limits, Recipe, Reuse, Settings};
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Compression, Download, Layer, Operation, Platform, Resolved};
 use siforge_reference::Digest;
+use siforge_sif::image_config::Base;
 use siforge_store::{Blobs, Store};
 use std::io::Write;
 use std::sync::Arc;
@@ -190,6 +191,7 @@ pub(crate) fn inputs(recipe: &Recipe, tars: &[Vec<u8>], compression: Compression
             platform: Platform::new("linux", "amd64", None),
             layers: layers.collect(),
             config: CONFIG.to_vec(),
+            base: Base::default(),
         },
         recipe: recipe.clone(),
         threads: 2,

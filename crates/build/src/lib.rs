@@ -28,6 +28,7 @@ mod provenance;
 mod recipe;
 mod run;
 mod source;
+pub mod source_tree;
 
 pub use error::{Error, chain};
 pub use fetch::Reuse;

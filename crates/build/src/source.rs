@@ -8,6 +8,7 @@
 use crate::Recipe;
 use siforge_oci::{Client, Download, Layer, Platform, Resolved, local};
 use siforge_reference::{Digest, ImageRef};
+use siforge_sif::image_config::Base;
 use std::sync::Arc;
 
 /// An image to build: everything that decides its bytes, and a way to its layers.
@@ -38,6 +39,8 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// The image config's bytes.
     pub config: Vec<u8>,
+    /// What it keeps of the image that it was before, if it is made of a tree.
+    pub base: Base,
 }
 
 /// How an image is called, in its bytes and in messages. What decides bytes holds no path, host of a mirror or tag.
@@ -80,6 +83,7 @@ impl Image {
             platform: resolved.platform.clone(),
             layers: resolved.layers.clone(),
             config: resolved.config.clone(),
+            base: Base::default(),
         }
     }
 }
@@ -104,7 +108,8 @@ impl Source {
     fn local(bootstrap: &'static str, image: local::Image) -> Self {
         let local::Image { shown, name, manifest_digest, platform, layers, config, blobs } = image;
         let name = Name::local(bootstrap, &shown, name.as_ref());
-        Self { image: Image { name, manifest_digest, platform, layers, config }, supply: Supply::Local(blobs) }
+        let base = Base::default();
+        Self { image: Image { name, manifest_digest, platform, layers, config, base }, supply: Supply::Local(blobs) }
     }
 
     /// Under which the result is remembered.

@@ -11,6 +11,7 @@
 //! SHA-256 right, so whoever read to the end has read the blob that the manifest names.
 
 use crate::Error;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -19,12 +20,29 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// A blob's file with its watermark. See the module.
 #[derive(Debug)]
 pub struct Download {
-    file: Arc<File>,
-    /// Where the blob begins in the file.
-    offset: u64,
+    bytes: Bytes,
     size: u64,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+enum Bytes {
+    /// The blob begins at `offset` of the file.
+    File { file: Arc<File>, offset: u64 },
+    /// Made anew for each reader.
+    Made(Box<Make>),
+}
+
+/// Gives the same bytes whenever it is called.
+pub type Make = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync;
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, offset } => write!(f, "{file:?} from {offset}"),
+            Self::Made(_) => f.write_str("made"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -37,7 +55,7 @@ impl Download {
     /// A blob of `size` bytes that [`Client::fetch`](crate::Client::fetch) will write to `file`, which must be open for
     /// reading and writing. Its readers wait until a fetch is under way, so one that is never fetched must be failed.
     pub fn new(file: impl Into<Arc<File>>, size: u64) -> Arc<Self> {
-        Self::with_state(file.into(), 0, size, State { written: 0, outcome: None })
+        Self::with_state(Bytes::File { file: file.into(), offset: 0 }, size, State { written: 0, outcome: None })
     }
 
     /// A blob that is there already: `file` holds its `size` bytes, and the caller vouches for them.
@@ -47,17 +65,23 @@ impl Download {
 
     /// The same for a blob that begins at `offset` of a larger file, such as an archive.
     pub fn within(file: impl Into<Arc<File>>, offset: u64, size: u64) -> Arc<Self> {
-        Self::with_state(file.into(), offset, size, State { written: size, outcome: Some(Ok(())) })
+        let bytes = Bytes::File { file: file.into(), offset };
+        Self::with_state(bytes, size, State { written: size, outcome: Some(Ok(())) })
     }
 
-    fn with_state(file: Arc<File>, offset: u64, size: u64, state: State) -> Arc<Self> {
-        Arc::new(Self { file, offset, size, state: Mutex::new(state), changed: Condvar::new() })
+    /// A blob of `size` bytes that lies nowhere: `make` gives it to each reader.
+    pub fn made(make: Box<Make>, size: u64) -> Arc<Self> {
+        Self::with_state(Bytes::Made(make), size, State { written: size, outcome: Some(Ok(())) })
+    }
+
+    fn with_state(bytes: Bytes, size: u64, state: State) -> Arc<Self> {
+        Arc::new(Self { bytes, size, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Reads the blob from its start. Blocks where the writer has not yet been; a failed download is an error that holds
     /// the [`Error`] (`io::Error::downcast`).
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader { download: Arc::clone(self), position: 0 }
+        Reader { download: Arc::clone(self), position: 0, made: None }
     }
 
     /// Bytes that are in the file.
@@ -97,7 +121,10 @@ impl Download {
     /// Writes at the watermark and moves it. There is one writer: [`Client::fetch`](crate::Client::fetch).
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let at = self.written();
-        self.file.write_all_at(bytes, self.offset + at)?;
+        match &self.bytes {
+            Bytes::File { file, offset } => file.write_all_at(bytes, offset + at)?,
+            Bytes::Made(_) => return Err(io::ErrorKind::Unsupported.into()),
+        }
         self.lock().written = at + bytes.len() as u64;
         self.changed.notify_all();
         Ok(())
@@ -111,10 +138,17 @@ impl Download {
 }
 
 /// Reads a [`Download`] behind its watermark.
-#[derive(Debug)]
 pub struct Reader {
     download: Arc<Download>,
     position: u64,
+    /// What is made, once it is read.
+    made: Option<Box<dyn Read + Send>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}", self.download, self.position)
+    }
 }
 
 impl Reader {
@@ -138,11 +172,21 @@ impl Read for Reader {
         if buffer.is_empty() {
             return Ok(0);
         }
+        let (file, offset) = match &self.download.bytes {
+            Bytes::File { file, offset } => (file, *offset),
+            Bytes::Made(make) => {
+                let made = match &mut self.made {
+                    Some(made) => made,
+                    nothing => nothing.insert(make()?),
+                };
+                return made.read(buffer);
+            }
+        };
         let available = usize::try_from(self.available()?).unwrap_or(usize::MAX).min(buffer.len());
         if available == 0 {
             return Ok(0);
         }
-        match self.download.file.read_at(&mut buffer[..available], self.download.offset + self.position)? {
+        match file.read_at(&mut buffer[..available], offset + self.position)? {
             // Below the watermark: someone else cut the file.
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file was truncated while it was read")),
             read => {

@@ -46,7 +46,7 @@ mod vouch;
 pub use auth_file::{AuthFile, InvalidAuthFile, Listed, login_key, with_login, without_login};
 pub use certs::{CertsError, Identity, add_certs};
 pub use client::{Client, Endpoint, Layer, Resolved};
-pub use download::{Download, Reader};
+pub use download::{Download, Make, Reader};
 pub use error::{Error, Kind, Missing, Reaction};
 pub use keyring::{Chosen, Keyring, KeyringError, Place, read_file};
 pub use media::Compression;

@@ -36,6 +36,9 @@ pub(super) struct Attributes<'a> {
     pub(super) runscript: &'a str,
     pub(super) deffile: &'a str,
     pub(super) startscript: &'a str,
+    /// Left out when the image has none.
+    pub(super) test: &'a str,
+    pub(super) helpfile: &'a str,
 }
 
 pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, Error> {
@@ -55,6 +58,10 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
         runscript: &'a str,
         deffile: &'a str,
         startscript: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        test: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        helpfile: &'a str,
     }
     let trimmed = |text: &'a str| text.trim_end_matches('\n');
     let attributes = Members {
@@ -63,6 +70,8 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
         runscript: trimmed(attributes.runscript),
         deffile: trimmed(attributes.deffile),
         startscript: trimmed(attributes.startscript),
+        test: trimmed(attributes.test),
+        helpfile: trimmed(attributes.helpfile),
     };
     gojson::line(&Document { data: Data { attributes }, r#type: "container" }).map_err(Error::encode)
 }

@@ -1,6 +1,7 @@
 //! OCI image config (image-spec `config.md`) → what the image holds.
 //!
 //! - [`ImageConfig::parse`]: the config JSON, bounded, null-tolerant.
+//! - [`Base`]: what stays of an image that is built anew.
 //! - [`plan`]: the `.singularity.d` tree, root symlinks, mount points, and the three SIF objects before the partition.
 //!
 //! ```text
@@ -15,15 +16,17 @@
 //!   runscript startscript    0755
 //! ```
 
+mod base;
 mod metadata;
 mod parse;
 mod plan;
 pub(crate) mod scripts;
 mod time;
 
+pub use base::{BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
 pub(crate) use parse::variables;
 pub use parse::{Config, Empty, Healthcheck, ImageConfig, MAX_CONFIG_BYTES};
-pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan};
+pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan, plan_over};
 pub use time::parse_rfc3339;
 
 #[derive(Debug, thiserror::Error)]

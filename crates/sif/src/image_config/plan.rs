@@ -2,7 +2,7 @@
 
 use super::metadata::{self, Attributes};
 use super::parse::variables;
-use super::{Error, ImageConfig, scripts};
+use super::{Base, Error, ImageConfig, scripts};
 use crate::format::DataType;
 use crate::gojson;
 use crate::writer::Object;
@@ -51,7 +51,7 @@ pub struct Contents {
     /// The definition object, equal to `.singularity.d/Singularity`.
     pub definition: Vec<u8>,
     pub inspect_json: Vec<u8>,
-    /// Equal to `.singularity.d/oci-config.json`.
+    /// Equal to `.singularity.d/oci-config.json`; empty when the image has none.
     pub oci_config_json: Vec<u8>,
     /// Unix seconds: the mtime of `files`, the SIF's time.
     pub created: i64,
@@ -62,7 +62,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// The three objects before the partition, in order.
+    /// The objects before the partition, in order.
     pub fn objects(&self) -> Vec<Object> {
         let object = |datatype, name: &str, bytes: &[u8]| Object {
             datatype,
@@ -70,11 +70,14 @@ impl Contents {
             bytes: bytes.to_vec(),
             extra: Vec::new(),
         };
-        vec![
+        let mut objects = vec![
             object(DataType::DefinitionFile, "", &self.definition),
             object(DataType::GenericJson, crate::inspect::OBJECT_NAME, &self.inspect_json),
-            object(DataType::GenericJson, OCI_CONFIG_NAME, &self.oci_config_json),
-        ]
+        ];
+        if !self.oci_config_json.is_empty() {
+            objects.push(object(DataType::GenericJson, OCI_CONFIG_NAME, &self.oci_config_json));
+        }
+        objects
     }
 }
 
@@ -83,29 +86,55 @@ pub const OCI_CONFIG_NAME: &str = "oci-config.json";
 
 /// Plans what is added to an image of `config`. `labels` are the recipe's, over the image's own.
 pub fn plan(config: &ImageConfig, source: &Source, labels: &BTreeMap<String, String>) -> Result<Contents, Error> {
+    plan_over(config, source, labels, &Base::default())
+}
+
+/// The same for a tree that may have been an image before: what of it `base` keeps is not in the plan.
+pub fn plan_over(
+    config: &ImageConfig,
+    source: &Source,
+    labels: &BTreeMap<String, String>,
+    base: &Base,
+) -> Result<Contents, Error> {
     let created = source.time.or(config.created).unwrap_or(0);
     let definition = definition(source)?;
-    let labels = metadata::labels(config, source, created, labels);
+    let mut all_labels = base.labels();
+    all_labels.extend(metadata::labels(config, source, created, labels));
+    let labels = all_labels;
     let environment = scripts::environment(&variables(&config.config.env));
     let runscript = scripts::runscript(&config.config.entrypoint, &config.config.cmd);
-    let oci_config_json = gojson::line(&config.config).map_err(Error::encode)?;
+    let oci_config_json = match base.is_image() {
+        true => base.files.get(OCI_CONFIG_NAME).cloned().unwrap_or_default(),
+        false => gojson::line(&config.config).map_err(Error::encode)?,
+    };
     let labels_json = gojson::tabs(&labels).map_err(Error::encode)?;
+    let own = |path: &str, ours: &str| {
+        base.text(path).unwrap_or_else(|| if base.keeps(path) { String::new() } else { ours.to_owned() })
+    };
     let inspect_json = metadata::inspect_json(&Attributes {
-        environment: &[(DOCKER_ENVIRONMENT, &environment), (ENVIRONMENT, scripts::ENVIRONMENT)],
+        environment: &[
+            (DOCKER_ENVIRONMENT, &own("env/10-docker2singularity.sh", &environment)),
+            (ENVIRONMENT, &own("env/90-environment.sh", scripts::ENVIRONMENT)),
+        ],
         labels: &labels,
-        runscript: &runscript,
+        runscript: &own("runscript", &runscript),
         deffile: &definition,
-        startscript: scripts::START,
+        startscript: &own("startscript", scripts::START),
+        test: &own("test", ""),
+        helpfile: &own("runscript.help", ""),
     })?;
 
-    let executables = executables(environment, runscript);
+    let executables = executables(environment, runscript).into_iter().filter(|(path, _)| !base.keeps(path));
     let plain = [
         ("Singularity", definition.clone().into_bytes()),
         ("labels.json", labels_json),
         (OCI_CONFIG_NAME, oci_config_json.clone()),
     ];
+    let plain = plain.into_iter().filter(|(path, _)| !base.keeps(path));
+    let mut files = files(executables, plain);
+    files.extend(base.history());
     Ok(Contents {
-        files: files(executables, plain),
+        files,
         definition: definition.into_bytes(),
         inspect_json,
         oci_config_json,

@@ -1,0 +1,196 @@
+//! A tree of files as an image: a SIF's root file system, or a directory.
+//!
+//! ```text
+//!   squashfs partition ─ squashfs.rs ─┐
+//!   directory ────────── directory.rs ┴─▶ Walk: items, names sorted ─▶ tar.rs: one layer's tar ─▶ the pipeline
+//! ```
+//!
+//! The tree becomes **one layer, a tar stream** that is made while it is read and never stored, and not a tree handed to
+//! the squashfs writer past the pipeline: so it has a diff_id, from which the image digest, layer packs and the check that
+//! nothing changed meanwhile follow as for any layer. The price is that the tree is read twice, first for the diff_id.
+//! The stream is a function of the tree alone: names in byte order, no time of access, no inode number.
+//!
+//! A SIF of unknown origin goes through the hardened reader and is written anew: what is published is what our writer
+//! wrote, whatever the partition held.
+
+mod directory;
+mod squashfs;
+mod tar;
+
+use crate::source::{Image, Name, Source, Supply};
+use crate::{Error, Limits};
+use sha2::{Digest as _, Sha256};
+use siforge_oci::{Compression, Download, Layer, Platform};
+use siforge_reference::Digest;
+use siforge_sif::image_config::{BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
+use siforge_sif::{Arch, Filesystem, Sif};
+use siforge_squashfs::read::Reader;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use tar::TarStream;
+
+/// One name of a tree, parents before children.
+pub(crate) struct Item {
+    /// Relative to the root, which itself is empty.
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: Kind,
+    /// 0o7777.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Seconds since 1970.
+    pub(crate) mtime: i64,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The same for all names of a file that has several.
+    pub(crate) inode: Option<(u64, u64)>,
+}
+
+pub(crate) enum Kind {
+    Directory,
+    File { size: u64, contents: Box<dyn Read + Send> },
+    Symlink { target: Vec<u8> },
+    Device { block: bool, major: u32, minor: u32 },
+    Fifo,
+}
+
+/// Gives the items of a tree, in an order that the tree alone decides.
+pub(crate) trait Walk: Send {
+    fn next(&mut self) -> io::Result<Option<Item>>;
+}
+
+/// Levels of directories.
+const MAX_DEPTH: usize = 4096;
+
+/// A SIF of whatever origin. It must be for `platform`; `limits` bound what it may unpack to.
+pub fn sif(shown: &str, file: File, platform: &Platform, limits: &Limits) -> Result<Source, Error> {
+    let wrong = |source| Error::ForeignSif { image: shown.to_owned(), source };
+    let sif = Sif::open(file).map_err(wrong)?;
+    let partition = sif.primary_partition().map_err(wrong)?;
+    let refused = |detail: String| Error::Foreign { image: shown.to_owned(), detail };
+    if partition.filesystem != Filesystem::Squashfs {
+        return Err(refused(format!("its root is a {:?}; only squashfs is read", partition.filesystem)));
+    }
+    let mut platform = platform.clone();
+    if partition.arch != Arch::Unknown && partition.arch.go_name() != platform.architecture {
+        let there = partition.arch.go_name();
+        return Err(refused(format!("no image for platform {platform}; it is for linux/{there}: give --arch {there}")));
+    }
+    platform.os = "linux".to_owned();
+    let created = sif.header().ctime.clamp(0, u32::MAX.into());
+    let file = Arc::new(sif.into_file());
+    let broken = |source: siforge_squashfs::read::Error| Error::Tree {
+        image: shown.to_owned(),
+        source: io::Error::other(source),
+    };
+    let reader = Arc::new(Reader::open(file, partition.offset, partition.size).map_err(broken)?);
+    let walk = move || Ok(Box::new(squashfs::Walker::new(reader.clone())?) as Box<dyn Walk>);
+    source(shown, Box::new(walk), platform, Some(created), limits)
+}
+
+/// A directory that holds a root file system. For anyone but root all that is in it belongs to root in the image.
+pub fn directory(shown: &str, path: &Path, platform: &Platform, limits: &Limits) -> Result<Source, Error> {
+    let (path, keep_owners) = (path.to_owned(), nix::unistd::geteuid().is_root());
+    let walk = move || Ok(Box::new(directory::Walker::new(&path, keep_owners)?) as Box<dyn Walk>);
+    source(shown, Box::new(walk), platform.clone(), None, limits)
+}
+
+type MakeWalk = dyn Fn() -> io::Result<Box<dyn Walk>> + Send + Sync;
+
+/// `created`: the image's time; None: that of the newest file.
+fn source(
+    shown: &str,
+    walk: Box<MakeWalk>,
+    platform: Platform,
+    created: Option<i64>,
+    limits: &Limits,
+) -> Result<Source, Error> {
+    let failed = |source| Error::Tree { image: shown.to_owned(), source };
+    let scan = scan(TarStream::collecting(walk().map_err(failed)?), limits).map_err(failed)?;
+    let layer = Layer {
+        digest: scan.diff_id,
+        size: scan.size,
+        compression: Compression::None,
+        diff_id: scan.diff_id,
+        urls: Vec::new(),
+    };
+    let base = Base { time: Some(created.unwrap_or(scan.newest)), ..scan.base };
+    // Its digest names the source, as that of a manifest does.
+    let config = serde_json::json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "rootfs": { "type": "layers", "diff_ids": [scan.diff_id] },
+        "time": base.time,
+    });
+    let config = config.to_string().into_bytes();
+    let make = move || Ok(Box::new(TarStream::new(walk()?)) as Box<dyn Read + Send>);
+    Ok(Source {
+        image: Image {
+            name: Name::local("localimage", shown, None),
+            manifest_digest: Digest::from_bytes(Sha256::digest(&config).into()),
+            platform,
+            layers: vec![layer],
+            config,
+            base,
+        },
+        supply: Supply::Local(vec![Download::made(Box::new(make), scan.size)]),
+    })
+}
+
+/// What the first reading of a tree shows.
+struct Scan {
+    diff_id: Digest,
+    size: u64,
+    newest: i64,
+    base: Base,
+}
+
+fn scan(mut tar: TarStream, limits: &Limits) -> io::Result<Scan> {
+    let (mut sha, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let n = tar.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        size += n as u64;
+        if size > limits.uncompressed_bytes || tar.items() > limits.files {
+            let (bytes, files) = (limits.uncompressed_bytes, limits.files);
+            return Err(io::Error::other(format!("it has more than {bytes} bytes or {files} names")));
+        }
+        sha.update(&buffer[..n]);
+    }
+    let Collector { base, newest, .. } = tar.into_collected();
+    Ok(Scan { diff_id: Digest::from_bytes(sha.finalize().into()), size, newest, base })
+}
+
+/// Keeps what [`Base`] wants to know of a tree while it goes by.
+#[derive(Default)]
+struct Collector {
+    base: Base,
+    bytes: u64,
+    /// The latest mtime.
+    newest: i64,
+}
+
+impl Collector {
+    /// Takes a copy of a file of `.singularity.d`; the item then gives the same bytes again.
+    fn look(&mut self, item: &mut Item) -> io::Result<()> {
+        self.newest = self.newest.max(item.mtime);
+        let Some(name) = item.path.strip_prefix(BASE_FOLDER.as_bytes()) else {
+            return Ok(());
+        };
+        let (Ok(name), Kind::File { size, contents }) = (std::str::from_utf8(name), &mut item.kind) else {
+            return Ok(());
+        };
+        self.bytes += *size;
+        if *size > MAX_BASE_FILE || self.bytes > MAX_BASE {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        contents.read_to_end(&mut bytes)?;
+        *contents = Box::new(io::Cursor::new(bytes.clone()));
+        self.base.files.insert(name.to_owned(), bytes);
+        Ok(())
+    }
+}
