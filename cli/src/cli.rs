@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Build a SIF file from a source
     Build(Build),
+    /// Write a SIF file to a registry
+    Push(Push),
     /// Run a command in an image
     Exec(Exec),
     /// Run an image's default command
@@ -102,6 +104,18 @@ pub(crate) enum Command {
     /// Pull an image into the per-user cache and print its path
     #[command(hide = true)]
     CacheImage(CacheImage),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+    /// The SIF file
+    #[arg(value_name = "FILE.sif")]
+    pub(crate) file: PathBuf,
+    /// Where to: oras://HOST/NAME[:TAG]
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
 }
 
 #[derive(Args, Debug)]
@@ -145,6 +159,9 @@ pub(crate) struct Registry {
     /// Neither read nor fill the cache
     #[arg(long)]
     pub(crate) disable_cache: bool,
+    /// SHA-256 that a SIF of https:// or oras:// must have
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
     /// Directory for temporary files: compressed archives are unpacked there
     #[arg(long, value_name = "DIR")]
     pub(crate) tmpdir: Option<PathBuf>,
@@ -165,6 +182,7 @@ impl Registry {
             jobs,
             disable_cache,
             tmpdir,
+            sha256,
         } = self;
         let mut arguments: Vec<OsString> = vec!["--jobs".into(), jobs.to_string().into()];
         let flags = [
@@ -181,6 +199,7 @@ impl Registry {
             ("--platform", platform.as_ref().map(OsString::from)),
             ("--arch", arch.as_ref().map(OsString::from)),
             ("--tmpdir", tmpdir.as_ref().map(OsString::from)),
+            ("--sha256", sha256.as_ref().map(OsString::from)),
         ];
         for (option, value) in values {
             arguments.extend(value.map(|value| [OsString::from(option), value]).into_iter().flatten());
@@ -200,6 +219,9 @@ pub(crate) struct Format {
     /// Overwrite an existing file
     #[arg(short = 'F', long)]
     pub(crate) force: bool,
+    /// Taken for Apptainer's sake: a build has no temporary tree that could be kept when it fails
+    #[arg(long)]
+    pub(crate) no_cleanup: bool,
 }
 
 #[derive(Args, Debug)]
@@ -447,6 +469,7 @@ mod tests {
             "--platform=linux/arm64",
             "--jobs=7",
             "--tmpdir=/scratch",
+            "--sha256=00",
         ];
         for given in [&all[..], &["--arch=arm64"], &[]] {
             let first = parse(&given.iter().map(OsString::from).collect::<Vec<_>>());

@@ -50,10 +50,12 @@ pub(crate) enum Error {
     Metadata { path: PathBuf, source: siforge_sif::inspect::Error },
     #[error("{value}: not a source of pull and build")]
     Source { value: String },
-    #[error(
-        "{value}: not an image that can be run: give docker://…, a .sif file, a directory, or the name of a store image"
-    )]
-    Target { value: String },
+    #[error("{value}: push writes to oras://HOST/NAME[:TAG]")]
+    Destination { value: String },
+    #[error("create a temporary file in {}: {source}; --tmpdir names another place", path.display())]
+    Temporary { path: PathBuf, source: io::Error },
+    #[error("the SIF has the digest {got}, but --sha256 wants {want}")]
+    OtherDigest { got: siforge_reference::Digest, want: siforge_reference::Digest },
     #[error("pull takes [OUTPUT] SOURCE")]
     PullArguments,
     #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]

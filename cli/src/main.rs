@@ -12,6 +12,7 @@ mod prompt;
 mod pull;
 mod registry;
 mod root;
+mod sif_source;
 mod source;
 mod terminal;
 mod unpacked;
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
     match &cli.command {
         Command::Pull(options) => pull::pull(global, &config, options)?,
         Command::Build(options) => pull::build(global, &config, options)?,
+        Command::Push(options) => pull::push(global, &config, options)?,
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
         Command::Inspect(options) => inspect::inspect(options)?,
         Command::Cache(command) => cache::run(&config, command)?,

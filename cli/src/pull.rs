@@ -1,8 +1,9 @@
 //! `pull` and `build`: an image becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
 
-use crate::cli::{Build, CacheImage, Format, Global, Pull, Registry};
+use crate::cli::{Build, CacheImage, Format, Global, Pull, Push, Registry};
 use crate::config::Config;
 use crate::error::Error;
+use crate::sif_source::{self, Remote};
 use crate::source;
 use crate::terminal::Display;
 use siforge_build::{Codec, Destination, Limits, Progress, Recipe, Reuse, Settings};
@@ -32,6 +33,23 @@ pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result
     convert(global, config, &options.registry, &options.format, &reference, &options.output)
 }
 
+/// A SIF stays as it is, with its signatures.
+fn keep(remote: Remote<'_>, format: &Format, path: &Path) -> Result<(), Error> {
+    let (digest, size) = block_on(remote.pull(path, format.force))?;
+    if !remote.global.is_quiet() {
+        eprintln!("{}: {size} bytes, {digest}", path.display());
+    }
+    Ok(())
+}
+
+pub(crate) fn push(global: &Global, config: &Config, options: &Push) -> Result<(), Error> {
+    let digest = block_on(sif_source::push(global, config, options))?;
+    if !global.is_quiet() {
+        eprintln!("{}: pushed as {digest}", options.destination);
+    }
+    Ok(())
+}
+
 fn convert(
     global: &Global,
     config: &Config,
@@ -44,6 +62,9 @@ fn convert(
     // Before anything is fetched: a file in the way is the most common mistake.
     if !format.force && path.symlink_metadata().is_ok() {
         return Err(siforge_build::Error::Exists { path: path.to_owned() }.into());
+    }
+    if sif_source::is_sif(reference) {
+        return keep(Remote { global, config, registry, reference }, format, path);
     }
     crate::files::make_private(&config.cache)?;
     let cache = Blobs::at(&config.cache.join("blobs"))?;
@@ -71,6 +92,12 @@ pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage
     crate::files::make_private(&config.cache)?;
     let store = Store::init(&config.cache, None)?;
     store.sweep_dead()?;
+    if sif_source::is_sif(&reference) {
+        let remote = Remote { global, config, registry, reference: &reference };
+        let path = block_on(remote.cached(&store.blobs()?))?;
+        println!("{}", path.display());
+        return Ok(());
+    }
     let built = block_on(async {
         let source = source::open(global, config, registry, &reference).await?;
         let progress = Progress::new();

@@ -63,6 +63,15 @@ pub(crate) async fn connect(
     Ok(Client::connect(image, endpoints).await?)
 }
 
+/// How a web server is spoken with.
+pub(crate) fn server_tls(options: &Registry) -> Result<Tls, Error> {
+    Ok(Tls {
+        insecure_skip_verify: options.tls_insecure_skip_verify,
+        ca_bundle: ca_bundle(options.tls_ca_file.as_deref())?,
+        ..Tls::default()
+    })
+}
+
 /// Apptainer's words for who has no credentials.
 fn say(warnings: &[String], found: bool, registry: &str) {
     for warning in warnings {

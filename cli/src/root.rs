@@ -104,15 +104,17 @@ pub(crate) fn open(
         Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
         Reference::Path(path) if path.is_dir() => directory(namespace, &path),
         Reference::Path(path) => sif_file(global, config, namespace, &path, image),
+        // Made into a SIF first, which then stays in the cache.
         Reference::Docker(_)
         | Reference::OciLayout { .. }
         | Reference::OciArchive { .. }
         | Reference::DockerArchive { .. }
-        | Reference::DockerDaemon(_) => {
+        | Reference::DockerDaemon(_)
+        | Reference::Oras(_)
+        | Reference::Http(_) => {
             let path = cached(global, registry, image)?;
             sif_file(global, config, namespace, &path, image)
         }
-        other => Err(Error::Target { value: other.to_string() }),
     };
     opened.map(Opening::Ready)
 }

@@ -3,6 +3,7 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
+use crate::sif_source::{self, Remote};
 use siforge_build::{Limits, Source, source_tree};
 use siforge_oci::{Platform, daemon, local};
 use siforge_reference::{Context, Reference};
@@ -30,6 +31,9 @@ pub(crate) async fn open(
         let client = crate::registry::connect(global, config, registry, image).await?;
         let resolved = client.resolve(image, &platform).await?;
         return Ok(Source::registry(client, resolved));
+    }
+    if sif_source::is_sif(reference) {
+        return Remote { global, config, registry, reference }.open().await;
     }
     let (reference, tmpdir) = (reference.clone(), registry.tmpdir.clone().unwrap_or_else(|| config.tmpdir.clone()));
     if let Reference::DockerDaemon(name) = &reference {
@@ -74,7 +78,7 @@ fn tree(path: &Path, platform: &Platform) -> Result<Source, Error> {
 }
 
 /// `--platform`, else `--arch` on Linux, else the host's.
-fn platform(registry: &Registry) -> Result<Platform, Error> {
+pub(crate) fn platform(registry: &Registry) -> Result<Platform, Error> {
     match (&registry.platform, &registry.arch) {
         (Some(text), _) => text.parse().map_err(|_| Error::Platform { value: text.clone() }),
         (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),

@@ -2,6 +2,7 @@
 //! and podman, never by us.
 
 mod daemon;
+mod remote;
 mod tree;
 
 use std::fs::{self, File};

@@ -32,6 +32,7 @@ pub mod source_tree;
 
 pub use error::{Error, chain};
 pub use fetch::Reuse;
+pub use output::Output;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
 pub use run::{Built, Destination, Pulled, Settings, build, pull};

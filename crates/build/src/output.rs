@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 /// A SIF starts with `#!`: it can be executed.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 
-pub(crate) struct Output {
+/// A file in the making. See the module.
+#[derive(Debug)]
+pub struct Output {
     file: File,
     target: PathBuf,
     force: bool,
@@ -26,7 +28,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn create(target: &Path, force: bool) -> Result<Self, Error> {
+    /// `force`: an existing file is replaced.
+    pub fn create(target: &Path, force: bool) -> Result<Self, Error> {
         if !force && target.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: target.to_owned() });
         }
@@ -47,12 +50,13 @@ impl Output {
         Ok(Self { file, target: target.to_owned(), force, temp })
     }
 
-    pub(crate) fn file(&self) -> Result<File, Error> {
+    /// Where to write.
+    pub fn file(&self) -> Result<File, Error> {
         self.file.try_clone().map_err(|source| file_error("duplicate the descriptor of", &self.target, source))
     }
 
     /// Writes through to the disk and gives the file its name.
-    pub(crate) fn publish(mut self) -> Result<(), Error> {
+    pub fn publish(mut self) -> Result<(), Error> {
         self.file.sync_all().map_err(|source| file_error("write through", &self.target, source))?;
         if self.temp.is_none() {
             // With force, first to a hidden name: rename replaces in one step, link never does.

@@ -90,7 +90,11 @@ fn not_found(operation: Operation, detail: String) -> Error {
         Operation::Manifest { .. } => Missing::Manifest { detail },
         Operation::Blob { .. } | Operation::Config { .. } | Operation::Foreign { .. } => Missing::Blob { detail },
         Operation::Tags { .. } => Missing::Repository,
-        Operation::Ping { .. } | Operation::Token { .. } | Operation::Login { .. } => {
+        Operation::Ping { .. }
+        | Operation::Token { .. }
+        | Operation::Login { .. }
+        | Operation::Push { .. }
+        | Operation::Download { .. } => {
             return Error::Status { operation, status: 404, detail };
         }
     };

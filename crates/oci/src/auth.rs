@@ -37,6 +37,8 @@ pub(crate) struct Auth {
     registry: String,
     base: Url,
     credentials: Option<Credentials>,
+    /// What tokens are asked for.
+    pub(crate) actions: &'static str,
     /// Held while a token is fetched, so that parallel blobs share one.
     state: Mutex<State>,
 }
@@ -65,7 +67,7 @@ struct Token {
 impl Auth {
     /// `base` is the registry's root URL.
     pub(crate) fn new(registry: &str, base: Url, credentials: Option<Credentials>) -> Self {
-        Self { registry: registry.to_owned(), base, credentials, state: Mutex::default() }
+        Self { registry: registry.to_owned(), base, credentials, actions: "pull", state: Mutex::default() }
     }
 
     /// Gets a document of `reference`'s repository; a token that the registry no longer takes is renewed once.
@@ -103,7 +105,7 @@ impl Auth {
         transport::refusal(operation, response, hint, &secrets).await
     }
 
-    async fn authorization(&self, http: &Transport, reference: &ImageRef) -> Result<Option<Secret>, Error> {
+    pub(crate) async fn authorization(&self, http: &Transport, reference: &ImageRef) -> Result<Option<Secret>, Error> {
         if let Some(Credentials::Bearer { token }) = &self.credentials {
             return Ok(Some(bearer(token)));
         }
@@ -123,7 +125,7 @@ impl Auth {
                 if let Some(token) = state.tokens.get(&reference.repository).filter(|token| token.renew > now) {
                     return Ok(Some(token.header.clone()));
                 }
-                let scope = format!("repository:{}:pull", reference.repository);
+                let scope = format!("repository:{}:{}", reference.repository, self.actions);
                 let operation = Operation::Token { name: name(reference), realm: without_query(&realm) };
                 let token = self.token(http, operation, realm, service.as_deref(), Some(&scope), now).await?;
                 let header = token.header.clone();

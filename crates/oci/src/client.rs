@@ -280,6 +280,19 @@ impl Client {
         })
     }
 
+    /// A manifest as it is, and its digest.
+    pub(crate) async fn manifest_bytes(&self, reference: &ImageRef) -> Result<(Vec<u8>, Digest), Error> {
+        let fetched = self.manifest(reference, &reference.selector(), reference.digest).await?;
+        Ok((fetched.bytes, fetched.digest))
+    }
+
+    /// For pushes: tokens are asked for both directions.
+    #[must_use]
+    pub fn for_push(mut self) -> Self {
+        self.auth.actions = "pull,push";
+        self
+    }
+
     async fn manifest(&self, reference: &ImageRef, selector: &str, want: Option<Digest>) -> Result<Fetched, Error> {
         let get = Get {
             operation: Operation::Manifest { selector: selector.to_owned(), name: name(reference) },

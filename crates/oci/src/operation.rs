@@ -20,6 +20,10 @@ pub enum Operation {
     Config { digest: String, name: String },
     /// `reading blob sha256:… of HOST/REPO`
     Blob { digest: String, name: String },
+    /// `pushing sha256:… to HOST/REPO`
+    Push { what: String, name: String },
+    /// `downloading https://HOST/PATH`
+    Download { url: String },
     /// `reading foreign layer sha256:… of HOST/REPO from URL`
     Foreign { digest: String, name: String, url: String },
 }
@@ -38,6 +42,8 @@ pub(crate) fn name(reference: &ImageRef) -> String {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Push { what, name } => write!(f, "pushing {what} to {name}"),
+            Self::Download { url } => write!(f, "downloading {url}"),
             Self::Ping { registry, url } => {
                 write!(f, "pinging container registry {registry}: Get \"{url}\"")
             }

@@ -8,7 +8,7 @@ use crate::answer::{MAX_ERROR_BODY, Refusal, one_line};
 use crate::retry::{Attempts, TRIES};
 use crate::{Error, Operation, Secret, Tls};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::error::Error as _;
 use std::io;
 use std::ops::Deref;
@@ -84,12 +84,7 @@ impl Transport {
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         if let Some(authorization) = authorization {
-            let mut value = HeaderValue::try_from(authorization.expose()).map_err(|_| Error::Malformed {
-                operation: get.operation.clone(),
-                detail: "the token has characters that no header can hold".to_owned(),
-            })?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(AUTHORIZATION, sensitive(&get.operation, authorization)?);
         }
         self.answer(&get.operation, url, self.http.get(url.clone()).headers(headers)).await
     }
@@ -107,6 +102,27 @@ impl Transport {
             true => Err(redirect(get, &get.url, "a token server may not redirect")),
             false => Ok(response),
         }
+    }
+
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
+    /// Sends a request with a body, which may take `patience` longer than an answer may.
+    pub(crate) async fn send_once(
+        &self,
+        operation: &Operation,
+        url: &Url,
+        request: RequestBuilder,
+        authorization: Option<&Secret>,
+        patience: Duration,
+    ) -> Result<Response, Error> {
+        let request = match authorization {
+            Some(authorization) => request.header(AUTHORIZATION, sensitive(operation, authorization)?),
+            None => request,
+        };
+        let sent = tokio::time::timeout(self.idle + patience, request.send()).await;
+        sent.map_err(|_| self.silent(operation, url))?.map_err(|error| broken(operation, &error, url))
     }
 
     async fn answer(&self, operation: &Operation, url: &Url, request: RequestBuilder) -> Result<Response, Error> {
@@ -153,6 +169,15 @@ impl Transport {
         let detail = format!("no data from {host}:{port} for {:?}", self.idle);
         Error::Unreachable { operation: operation.clone(), detail }
     }
+}
+
+fn sensitive(operation: &Operation, authorization: &Secret) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::try_from(authorization.expose()).map_err(|_| Error::Malformed {
+        operation: operation.clone(),
+        detail: "the token has characters that no header can hold".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Where a redirect leads, if the answer is one.
