@@ -3,6 +3,7 @@
 
 mod damaged;
 mod environment;
+mod fuse;
 mod mounts;
 mod stays;
 

@@ -19,6 +19,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod config;
 pub mod demo;
+pub mod fuse;
 pub mod image;
 pub mod images;
 pub mod listing;

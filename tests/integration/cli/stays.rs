@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use siforge_tests::{Registry, Siforge, User, images, run};
+use siforge_tests::{Registry, Siforge, User, fuse, images, overlay, run};
 
 use super::{nothing_mounted_from, site};
 
@@ -33,7 +33,9 @@ fn nothing_stays_mounted_or_running() {
 /// Many launches at once of an image that is not unpacked yet.
 #[test]
 fn launches_at_once_share_one_unpacked_copy() {
-    let site = site();
+    let (site, device) = (site(), tempfile::tempdir().unwrap());
+    overlay::private_mounts();
+    fuse::device(device.path(), 0o600);
     for siforge in Siforge::both() {
         let sif = siforge.out().join("tiny.sif");
         fs::copy(site.users[0].out().join("tiny.sif"), &sif).unwrap();
