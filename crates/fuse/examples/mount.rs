@@ -45,7 +45,8 @@ fn run(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     rustix::mount::fsconfig_create(&context)?;
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     rustix::mount::move_mount(&mount, c"", CWD, directory, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    drop(mount);
+    // Either would keep the file system mounted.
+    drop((mount, context));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     serve(device, reader, Owners::Image, workers, clone_fuse_device)?;
     Ok(())
