@@ -20,7 +20,7 @@ pub enum Owners {
 /// The reader's limits when it serves a file system: the kernel keeps what was read, the reader only what is likely to
 /// be asked for again soon, the rest of a block and the blocks that hold many small files.
 pub fn limits() -> Limits {
-    Limits { cache: 8 << 20, ..Limits::default() }
+    Limits { cache: 1 << 20, ..Limits::default() }
 }
 
 /// Attributes that only root may see by the kernel's rules.
@@ -129,7 +129,12 @@ impl Files {
     fn read(&self, node: u64, mut body: Fields<'_>, reply: &mut Reply) -> Result<(), Errno> {
         let (_handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
         let inode = self.inode(node)?;
-        let room = reply.room((size as usize).min(READ_MAX));
+        let size = (size as usize).min(READ_MAX);
+        if let Some(part) = self.reader.read_part(&inode, offset, size).map_err(broken)? {
+            reply.part(part);
+            return Ok(());
+        }
+        let room = reply.room(size);
         let read = self.reader.read_at(&inode, offset, room).map_err(broken)?;
         reply.truncate(read);
         Ok(())

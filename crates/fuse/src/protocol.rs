@@ -17,7 +17,10 @@
 //! statfs   out: u64 blocks, bfree, bavail, files, ffree, u32 bsize, namelen, frsize, 0, 6 × u32
 //! ```
 
+use std::io::IoSlice;
+
 use rustix::io::Errno;
+use siforge_squashfs::read::Part;
 
 pub(crate) const MAJOR: u32 = 7;
 /// What this code was written against.
@@ -131,15 +134,23 @@ impl<'a> Request<'a> {
 pub(crate) struct Reply {
     bytes: Vec<u8>,
     length: usize,
+    /// What follows, where the reader has it.
+    part: Option<Part>,
 }
 
 impl Reply {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; 4096], length: OUT_HEADER }
+        Self { bytes: vec![0; 4096], length: OUT_HEADER, part: None }
     }
 
     pub(crate) fn clear(&mut self) {
         self.length = OUT_HEADER;
+        self.part = None;
+    }
+
+    /// Ends the body with this.
+    pub(crate) fn part(&mut self, part: Part) {
+        self.part = Some(part);
     }
 
     /// Bytes of the body.
@@ -178,8 +189,8 @@ impl Reply {
         self.bytes(&value.to_ne_bytes());
     }
 
-    /// The whole message, for one write(2).
-    pub(crate) fn message(&mut self, unique: u64, answer: Result<(), Errno>) -> &[u8] {
+    /// The whole message, for one writev(2).
+    pub(crate) fn message(&mut self, unique: u64, answer: Result<(), Errno>) -> [IoSlice<'_>; 2] {
         let error = match answer {
             Ok(()) => 0,
             Err(errno) => {
@@ -187,10 +198,11 @@ impl Reply {
                 -errno.raw_os_error()
             }
         };
-        self.bytes[..4].copy_from_slice(&(self.length as u32).to_ne_bytes());
+        let part = self.part.as_deref().unwrap_or_default();
+        self.bytes[..4].copy_from_slice(&((self.length + part.len()) as u32).to_ne_bytes());
         self.bytes[4..8].copy_from_slice(&error.to_ne_bytes());
         self.bytes[8..16].copy_from_slice(&unique.to_ne_bytes());
-        &self.bytes[..self.length]
+        [IoSlice::new(&self.bytes[..self.length]), IoSlice::new(part)]
     }
 
     pub(crate) fn init(&mut self, max_readahead: u32, flags: u32) {

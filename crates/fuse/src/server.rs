@@ -86,7 +86,7 @@ fn greet(device: BorrowedFd<'_>, input: &mut [u8]) -> Result<bool, Error> {
             later if later > MAJOR => reply.version(),
             _ => return Err(Error::Version { major, minor }),
         }
-        match rustix::io::write(device, reply.message(request.unique, Ok(()))) {
+        match rustix::io::writev(device, &reply.message(request.unique, Ok(()))) {
             Ok(_) if major == MAJOR => return Ok(true),
             Ok(_) => {}
             Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
@@ -106,7 +106,7 @@ fn work(files: &Files, device: BorrowedFd<'_>, input: &mut [u8]) -> Result<(), E
         // Whatever an image can bring about, others use this file system as well.
         let answer = catch_unwind(AssertUnwindSafe(|| files.answer(&request, &mut reply))).unwrap_or(Err(Errno::IO));
         // ENOENT: whoever asked is gone. Anything else the next read tells.
-        let _ = rustix::io::write(device, reply.message(request.unique, answer));
+        let _ = rustix::io::writev(device, &reply.message(request.unique, answer));
     }
     Ok(())
 }

@@ -12,12 +12,14 @@
 //! Where a block lies is known only from all size words before it: `index.rs` remembers some of the sums.
 
 use std::io::Write;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::image::{Image, stored_size};
 use super::index::Index;
 use super::inode::{Body, File, Inode};
 use super::metadata::Cursor;
+use super::pool::Block;
 use super::{Error, Reader};
 use crate::format::MetaRef;
 
@@ -105,6 +107,21 @@ fn behind(place: u64, word: u32, block_size: usize, end: u64) -> Result<u64, Err
     Ok(place + stored)
 }
 
+/// Contents of a file, in the cache.
+pub struct Part {
+    block: Arc<Block>,
+    range: Range<usize>,
+}
+
+impl Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // Checked when it was made.
+        self.block.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
 impl Reader {
     pub(super) fn extents(&self, inode: &Inode) -> Result<Extents<'_>, Error> {
         let Body::File(file) = inode.body else {
@@ -180,16 +197,20 @@ impl Reader {
         whole(place, output.len(), found)
     }
 
-    fn fragment(&self, number: u32) -> Result<Arc<Box<[u8]>>, Error> {
+    fn fragment(&self, number: u32) -> Result<Arc<Block>, Error> {
         // u64 place, u32 size word, u32 0
         let mut entry = self.fragment_table.entry(&self.metadata, &self.image, number.into())?;
         let (place, word) = (entry.u64()?, entry.u32()?);
-        self.blocks.get((place, word), || {
-            let mut block = vec![0; self.superblock.block_size as usize];
-            let length = self.image.block(FRAGMENT, place, word, &mut block)?;
-            block.truncate(length);
-            Ok(block.into_boxed_slice())
-        })
+        let unpack = |block: &mut [u8]| self.image.block(FRAGMENT, place, word, block);
+        self.blocks.get((place, word), || self.pool.block(unpack))
+    }
+
+    /// A block of which not all is wanted, out of the cache.
+    fn cached(&self, place: u64, word: u32, length: usize) -> Result<Arc<Block>, Error> {
+        let unpack = |block: &mut [u8]| self.block(place, word, &mut block[..length]).map(|()| length);
+        let block = self.blocks.get((place, word), || self.pool.block(unpack))?;
+        // Another file may have taken the same place for a block of another length.
+        whole(place, length, block.len()).map(|()| block)
     }
 
     /// Fills `part` with the bytes of an extent from its byte `from` on.
@@ -199,12 +220,7 @@ impl Reader {
             // Who reads whole blocks does not come back for them.
             Source::Block { place, word } if part.len() == extent.length => self.block(place, word, part)?,
             Source::Block { place, word } => {
-                let block = self.blocks.get((place, word), || {
-                    let mut block = vec![0; extent.length].into_boxed_slice();
-                    self.block(place, word, &mut block).map(|()| block)
-                })?;
-                // Another file may have taken the same place for a block of another length.
-                whole(place, extent.length, block.len())?;
+                let block = self.cached(place, word, extent.length)?;
                 part.copy_from_slice(&block[from..from + part.len()]);
             }
             Source::Fragment { number, offset } => {
@@ -257,6 +273,32 @@ impl Reader {
             }
         }
         Ok(read)
+    }
+
+    /// At most `length` bytes from `offset` on without a copy: if they lie in one block of which not all is wanted, or in
+    /// one that holds the ends of files. None if [`Reader::read_at`] has to fetch them.
+    pub fn read_part(&self, inode: &Inode, offset: u64, length: usize) -> Result<Option<Part>, Error> {
+        let mut extents = self.extents_from(inode, offset)?;
+        let size = extents.file.size;
+        let Some(extent) = extents.next().transpose()? else {
+            return Ok(None);
+        };
+        let from = (offset - extent.at) as usize;
+        let length = (size - offset).min(length as u64) as usize;
+        if from + length > extent.length {
+            return Ok(None);
+        }
+        let (block, start) = match extent.source {
+            Source::Fragment { number, offset } => {
+                let block = self.fragment(number)?;
+                tail(&block, offset, extent.length)?;
+                (block, offset as usize)
+            }
+            Source::Block { place, word } if length < extent.length => (self.cached(place, word, extent.length)?, 0),
+            Source::Block { .. } | Source::Hole => return Ok(None),
+        };
+        let start = start + from;
+        Ok(Some(Part { block, range: start..start + length }))
     }
 
     /// Where the next data or, if `hole`, the next hole begins at `offset` or behind it: lseek(2)'s SEEK_DATA and

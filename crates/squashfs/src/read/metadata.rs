@@ -1,5 +1,6 @@
 //! Metadata blocks and the records in them; `format.rs` draws them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::Error;
@@ -7,8 +8,8 @@ use super::cache::Cache;
 use super::image::Image;
 use crate::format::{METADATA_SIZE, METADATA_STORED, MetaRef};
 
-/// 2 MiB: the blocks of some directories and of their inodes.
-const CACHED_BLOCKS: usize = 256;
+/// Blocks that are kept: those of some directories and of their inodes, 2 MiB at most.
+const BLOCKS_CACHED: RangeInclusive<usize> = 32..=256;
 
 /// One unpacked block and the place of the header behind it.
 pub(super) struct Block {
@@ -29,8 +30,10 @@ pub(super) struct Table {
 }
 
 impl Metadata {
-    pub(super) fn new() -> Self {
-        Self { blocks: Cache::new(CACHED_BLOCKS) }
+    /// Keeps about so many bytes.
+    pub(super) fn new(cache: usize) -> Self {
+        let blocks = cache / METADATA_SIZE;
+        Self { blocks: Cache::new(blocks.clamp(*BLOCKS_CACHED.start(), *BLOCKS_CACHED.end())) }
     }
 
     /// Reads records from `reference` on, which counts from the table's start.

@@ -20,6 +20,7 @@ mod image;
 mod index;
 mod inode;
 mod metadata;
+mod pool;
 mod superblock;
 mod unpack;
 mod xattrs;
@@ -32,16 +33,20 @@ use decompress::Decompressors;
 use image::Image;
 use index::Index;
 use metadata::{Cursor, Indexed, Metadata, Table};
+use pool::Pool;
 
 use crate::format::{MetaRef, NO_TABLE, SUPERBLOCK_SIZE, Superblock, flags};
 
+pub use data::Part;
 pub use directory::{Entry, Position, ReadDir};
 pub use error::Error;
 pub use inode::{Body, Directory, File, Inode};
 pub use unpack::{Unpacked, unpack};
 pub use xattrs::Xattr;
 
-/// Unpacked blocks that are kept, as a number, for small blocks.
+/// Unpacked blocks that are kept at least: some files are read side by side, and the blocks of their ends.
+const BLOCKS_CACHED_MIN: usize = 4;
+/// The same at most, for small blocks.
 const BLOCKS_CACHED_MAX: usize = 256;
 /// Files whose blocks' places are remembered, each in at most 128 KiB.
 const INDICES_CACHED: usize = 64;
@@ -59,7 +64,8 @@ pub struct Limits {
     pub links: usize,
     /// Blocks of all files, holes too.
     pub blocks: u64,
-    /// Unpacked blocks that are kept, in bytes, whether of fragments or of files that are read in parts; one at least.
+    /// Unpacked blocks that are kept, in bytes, whether of fragments or of files that are read in parts; four at least.
+    /// A quarter more for blocks of inodes and directories.
     pub cache: usize,
     /// Bytes of all files without holes: so many, and [`Limits::RATIO`] for each stored byte.
     pub bytes: u64,
@@ -96,7 +102,8 @@ pub struct Reader {
     fragment_table: Indexed,
     xattr_tables: Option<xattrs::Tables>,
     export_table: Option<Indexed>,
-    blocks: Cache<Box<[u8]>>,
+    blocks: Cache<pool::Block>,
+    pool: Pool,
     indices: Cache<Index>,
 }
 
@@ -118,7 +125,7 @@ impl Reader {
         image::read_exact(&file, offset, 0, &mut bytes)?;
         let (superblock, codec) = superblock::decode(&bytes, size)?;
         let image = Image { file, offset, end: superblock.bytes_used, decompressors: Decompressors::new(codec) };
-        let metadata = Metadata::new();
+        let metadata = Metadata::new(limits.cache / 4);
         let fragment_table = Indexed {
             what: "fragment",
             index: superblock.fragment_table,
@@ -139,7 +146,8 @@ impl Reader {
                 end: superblock.bytes_used,
             },
             export_table: export_table(&superblock, &image)?,
-            blocks: Cache::new(kept.min(BLOCKS_CACHED_MAX)),
+            blocks: Cache::new(kept.clamp(BLOCKS_CACHED_MIN, BLOCKS_CACHED_MAX)),
+            pool: Pool::new(superblock.block_size as usize),
             indices: Cache::new(INDICES_CACHED),
             fragment_table,
             image,
