@@ -20,7 +20,7 @@ use siforge_rootfs::InodeId;
 use crate::format::{BLOCK_STORED, Fragment};
 use crate::write::Error;
 use crate::write::codec::Compressor;
-use crate::write::pack::{Block, Group, Pack, Piece, Scratch, SinkRecord};
+use crate::write::pack::{Block, Group, Pack, Piece, Scratch, SinkRecord, piece_hash};
 use crate::write::pipeline::{self, Sink, Slot};
 
 type Hash = [u8; 32];
@@ -66,7 +66,7 @@ pub(super) struct Packed {
     form: Form,
     /// SHA-256 of a file's block; zeros for a hole, for groups and for what comes from a pack.
     hash: Hash,
-    /// SHA-256 of the block as it is stored; zeros unless its layer is recorded.
+    /// The hash of the block as it is stored; zeros unless its layer is recorded.
     stored: Hash,
 }
 
@@ -101,7 +101,7 @@ impl pipeline::Pack<Task, Packed> for Packer {
             None => Form::Stored,
         };
         let stored = match task.record {
-            Some(_) => Sha256::digest(form.bytes(slot)).into(),
+            Some(_) => piece_hash(form.bytes(slot)),
             None => none,
         };
         Ok(Packed { form, hash, stored })

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use siforge_rootfs::tar::Framing;
 
 use super::index::Frame;
-use super::{ABSENT, FRAME, Scratch};
+use super::{ABSENT, FRAME, Scratch, piece_hash};
 
 /// Headers and padding shrink to a hundredth at any level.
 const LEVEL: i32 = 1;
@@ -53,7 +52,7 @@ impl FramingRecorder {
                 offset: self.scratch.append(&packed),
                 bytes: packed.len() as u32,
                 unpacked: self.buffer.len() as u32,
-                hash: Sha256::digest(&packed).into(),
+                hash: piece_hash(&packed),
             }),
             Err(_) => self.scratch.fail(),
         }

@@ -1,8 +1,6 @@
 //! The index and the trailer, as values and as bytes.
 
-use sha2::{Digest, Sha256};
-
-use super::{ABSENT, FORMAT, FRAME, Fault, Hash, Key, MAGIC, NO_CONTENT, TRAILER};
+use super::{ABSENT, FORMAT, FRAME, Fault, Hash, Key, MAGIC, NO_CONTENT, TRAILER, piece_hash};
 use crate::format::BLOCK_STORED;
 
 /// An index is 20 bytes a file and 44 a block: this is beyond any layer that the limits of a build let through.
@@ -268,7 +266,7 @@ impl Trailer {
         put::u64(&mut out, self.bytes);
         put::u64(&mut out, self.unpacked);
         out.extend(self.hash);
-        let check: Hash = Sha256::digest(&out).into();
+        let check: Hash = piece_hash(&out);
         out.extend(&check[..8]);
         let mut trailer = [0; TRAILER];
         trailer.copy_from_slice(&out);
@@ -277,7 +275,7 @@ impl Trailer {
 
     /// Of a file of `length` bytes that should be the pack of `key`.
     pub(super) fn decode(bytes: &[u8; TRAILER], key: &Key, length: u64) -> Result<Self, Fault> {
-        let check: Hash = Sha256::digest(&bytes[..120]).into();
+        let check: Hash = piece_hash(&bytes[..120]);
         if &bytes[..8] != MAGIC || bytes[120..] != check[..8] {
             return Err(Fault::Damaged("its trailer is none"));
         }

@@ -7,21 +7,21 @@
 //! ```text
 //!  pieces    framing, 256 KiB at a time, zstd │ blocks of large files │ groups │ …       in any order
 //!  index     zstd: six numbers of rows u32, then the rows, little-endian
-//!              frames  u64 offset, u32 bytes, u32 unpacked, SHA-256      the framing's pieces, in order
+//!              frames  u64 offset, u32 bytes, u32 unpacked, hash         the framing's pieces, in order
 //!              files   u64 size, u64 place, u32 content                  regular files in tar order, hidden ones too
 //!              smalls  u32 group, u32 offset, u32 size                   contents of less than a block, by first use
-//!              groups  u64 offset, u32 word, u32 unpacked, SHA-256       offset 2^64-1: absent
+//!              groups  u64 offset, u32 word, u32 unpacked, hash          offset 2^64-1: absent
 //!              larges  u64 size, SHA-256 of its blocks' SHA-256s, u32 first block
-//!              blocks  u64 offset, u32 word, SHA-256                     word 0: a hole
+//!              blocks  u64 offset, u32 word, hash                        word 0: a hole
 //!  trailer   128 bytes, below
 //!
 //!  0 "SIFPACK\n" │ 8 u32 format │ 12 u32 engine format │ 16 diff_id │ 48 u16 codec │ 50 u16 complete │ 52 i32 level
-//!  56 u32 block size │ 60 u32 0 │ 64 u64 index offset │ 72 u64 index bytes │ 80 u64 unpacked │ 88 SHA-256 of the index
-//!  120 first 8 bytes of the SHA-256 of the 120 before
+//!  56 u32 block size │ 60 u32 0 │ 64 u64 index offset │ 72 u64 index bytes │ 80 u64 unpacked │ 88 the index's hash
+//!  120 first 8 bytes of the hash of the 120 before
 //! ```
 //!
-//! `word` is a squashfs size word: bytes, and bit 24 for stored as they are. All other SHA-256s are of a piece as it lies in
-//! the file; they are checked whenever it is read. A file's `place` is where in the framing its contents belong; 2^64-1 if
+//! `word` is a squashfs size word: bytes, and bit 24 for stored as they are. A `hash` is BLAKE3's, of a piece as it lies
+//! in the file; it is checked whenever the piece is read. A file's `place` is where in the framing its contents belong; 2^64-1 if
 //! they stand there already (sparse members). `content` is a number of `smalls` or of `larges`, by the file's size; 2^32-1 if
 //! a large file is absent.
 //!
@@ -58,6 +58,12 @@ const ABSENT: u64 = u64::MAX;
 const NO_CONTENT: u32 = u32::MAX;
 
 type Hash = [u8; 32];
+
+/// Of a piece as it lies in the file. Each is hashed when it is made and when it is copied, besides the hashes that decide
+/// something: so this one is of the kind that is fast on every processor.
+pub(super) fn piece_hash(piece: &[u8]) -> Hash {
+    *blake3::hash(piece).as_bytes()
+}
 
 /// What decides a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::index::{FileRow, Frame, Index, Large, Small, Trailer, stored};
-use super::{ABSENT, Fault, Hash, Key, NO_CONTENT, TRAILER};
+use super::{ABSENT, Fault, Hash, Key, NO_CONTENT, TRAILER, piece_hash};
 use crate::format::BLOCK_STORED;
 use crate::write::codec::decompress;
 
@@ -39,7 +37,7 @@ impl Pack {
         let trailer = Trailer::decode(&trailer, key, length)?;
         let mut packed = vec![0; trailer.bytes as usize];
         file.read_exact_at(&mut packed, trailer.offset).map_err(Fault::Read)?;
-        if Hash::from(Sha256::digest(&packed)) != trailer.hash {
+        if piece_hash(&packed) != trailer.hash {
             return Err(Fault::Damaged("its index changed"));
         }
         let raw = zstd::bulk::decompress(&packed, trailer.unpacked as usize)
@@ -97,7 +95,7 @@ impl Pack {
     pub(crate) fn read(&self, piece: &Piece, room: &mut [u8]) -> Result<usize, Fault> {
         let bytes = &mut room[..stored(piece.word) as usize];
         self.file.read_exact_at(bytes, piece.offset).map_err(Fault::Read)?;
-        match Hash::from(Sha256::digest(&*bytes)) == piece.hash {
+        match piece_hash(&*bytes) == piece.hash {
             true => Ok(bytes.len()),
             false => Err(Fault::Damaged("a block of it changed")),
         }
@@ -116,7 +114,7 @@ impl Pack {
     fn frame(&self, frame: &Frame) -> Result<Vec<u8>, Fault> {
         let mut packed = vec![0; frame.bytes as usize];
         self.file.read_exact_at(&mut packed, frame.offset).map_err(Fault::Read)?;
-        if Hash::from(Sha256::digest(&packed)) != frame.hash {
+        if piece_hash(&packed) != frame.hash {
             return Err(Fault::Damaged("its framing changed"));
         }
         match zstd::bulk::decompress(&packed, frame.unpacked as usize) {

@@ -4,11 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest, Sha256};
-
 use super::index::{FileRow, Index, Trailer, stored};
 use super::record::IN_SCRATCH;
-use super::{ABSENT, FramingRecord, Key, Recorded, Scratch};
+use super::{ABSENT, FramingRecord, Key, Recorded, Scratch, piece_hash};
 
 const INDEX_LEVEL: i32 = 1;
 
@@ -111,7 +109,7 @@ fn finish(index: &Index, key: &Key, offset: u64, out: &File) -> io::Result<Saved
         offset,
         bytes: packed.len() as u64,
         unpacked: raw.len() as u64,
-        hash: Sha256::digest(&packed).into(),
+        hash: piece_hash(&packed),
     };
     out.write_all_at(&packed, offset)?;
     let end = offset + trailer.bytes;
