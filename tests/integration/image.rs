@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod interrupted;
+mod packs;
 mod random;
 mod stack;
 
