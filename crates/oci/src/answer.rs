@@ -18,6 +18,8 @@ pub(crate) const MAX_ERROR_BODY: u64 = 64 << 10;
 /// Characters of it that an error shows.
 const MAX_DETAIL: usize = 300;
 
+const PROXY: &str = "the proxy wants a user name and a password, or did not accept those in HTTP_PROXY or HTTPS_PROXY";
+
 /// An answer with a status other than success.
 pub(crate) struct Refusal<'a> {
     pub operation: Operation,
@@ -46,6 +48,8 @@ impl Refusal<'_> {
             401 => Error::Unauthorized { operation, detail: described(), hint },
             403 => Error::Forbidden { operation, detail: described(), hint },
             404 => not_found(operation, detail),
+            // Its explanation could echo the proxy's password, which nothing here knows.
+            407 => Error::Status { operation, status, detail: PROXY.to_owned() },
             429 => Error::RateLimited { operation, detail: described(), retry_after },
             500.. => Error::Server { operation, status, detail: described(), retry_after },
             _ => Error::Status { operation, status, detail: described() },
@@ -213,6 +217,7 @@ mod tests {
         check(503, "<html>\n\tBad\u{7} gateway", Kind::Server, "server error 503: <html> Bad gateway");
         check(502, "", Kind::Server, "server error 502: status 502");
         check(429, "slow down", Kind::RateLimited, "toomanyrequests: slow down; the registry asks to wait 7 s");
+        check(407, "hunter3", Kind::Protocol, &format!("unexpected status 407: {PROXY}"));
         check(400, "{}", Kind::Protocol, "unexpected status 400: {}");
         check(400, "[1,", Kind::Protocol, "unexpected status 400: [1,");
         assert_eq!(refusal(429, "").reaction(), Reaction::Retry { after: Some(Duration::from_secs(7)) });

@@ -3,7 +3,7 @@
 use super::credentials::{Person, pull};
 use super::*;
 use nix::pty::openpty;
-use siforge_tests::Finished;
+use siforge_tests::{Finished, images};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -122,7 +122,11 @@ fn a_password_is_asked_for_on_the_terminal_and_not_shown() {
     let (address, image) = (registry.address(), registry.reference(PRIVATE));
     let pull = ["pull", "--force", "--no-https", "--docker-login", "x.sif", &image];
     let login = ["registry", "login", "--no-https", &address];
-    for words in [&pull[..], &login[..]] {
+    registry.push("private/tiny:v1", &images::tiny());
+    let tiny = registry.reference("private/tiny:v1");
+    // What is pulled before it runs is pulled by a process of its own.
+    let exec = ["exec", "--no-https", "--docker-login", &tiny, "true"];
+    for words in [&pull[..], &login[..], &exec[..]] {
         let person = Person::new();
         let (code, seen) = typed(&person, words, &[("User name for", USER), ("Password of", PASSWORD)]);
         assert_eq!(code, 0, "{seen}");

@@ -1,7 +1,9 @@
 //! Proxies of the environment.
 
 use super::credentials::Person;
+use super::wire::{Answer, Server};
 use super::*;
+use siforge_tests::Finished;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Mutex;
@@ -72,12 +74,7 @@ fn proxies_are_used_and_passed_by_as_the_environment_says() {
     let tls = Registry::start(Options { tls: true, auth: Auth::None });
     tls.push("lab/hello:v1", &hello());
     let ca = tls.ca_cert().expect("CA").display().to_string();
-    let pull = |words: &[&str], variables: &[(&str, &str)], image: &str| {
-        let person = Person::new();
-        let mut command = person.command();
-        command.args(["pull", "--disable-cache"]).args(words).args(["x.sif", image]);
-        run(command.envs(variables.iter().copied())).ok()
-    };
+    let pull = |words: &[&str], variables: &[(&str, &str)], image: &str| try_pull(words, variables, image).ok();
     for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
         let proxy = Proxy::to(&plain.address());
         let address = format!("http://{}", proxy.address);
@@ -104,4 +101,27 @@ fn proxies_are_used_and_passed_by_as_the_environment_says() {
     passed_by(&[("HTTPS_PROXY", &address), ("NO_PROXY", "other.example,localhost")]);
     passed_by(&[("HTTPS_PROXY", &address), ("no_proxy", "*")]);
     passed_by(&[("HTTP_PROXY", &address)]);
+}
+
+fn try_pull(words: &[&str], variables: &[(&str, &str)], image: &str) -> Finished {
+    let person = Person::new();
+    let mut command = person.command();
+    command.args(["pull", "--disable-cache"]).args(words).args(["x.sif", image]);
+    run(command.envs(variables.iter().copied()))
+}
+
+/// Each output is looked through for the password by the harness.
+#[test]
+fn a_proxy_that_refuses_does_not_make_its_password_known() {
+    let refusing =
+        Server::start(|request| Answer::new(407, format!("not with {:?}", request.header("proxy-authorization"))));
+    for address in [refusing.address(), "127.0.0.1:1".to_owned()] {
+        let proxy = format!("http://{USER}:{PASSWORD}@{address}");
+        for words in [&[][..], &["--no-https"]] {
+            let variables = [("HTTPS_PROXY", proxy.as_str()), ("HTTP_PROXY", proxy.as_str())];
+            let ran = try_pull(words, &variables, "docker://registry.invalid/lab/hello:v1").fails_with(255);
+            assert!(ran.stderr.contains("registry.invalid") && !ran.stderr.contains("panicked"), "{ran}");
+        }
+    }
+    assert!(refusing.seen().iter().any(|request| request.header("proxy-authorization").is_some()));
 }
