@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::flight::Job;
+use crate::flight::{Folders, Job};
 use crate::inputs::Ready;
 use crate::observe::{Stored, stored};
 use crate::plan::{Plan, Step};
@@ -33,7 +33,7 @@ pub(crate) async fn apply(
     for step in &plan.steps {
         match (step, ready) {
             (Step::Forget, _) => context.queue.forget(&owner.uid),
-            (Step::Resolve, Some(ready)) => context.queue.resolve(owner, ask, job(context, ready)),
+            (Step::Resolve, Some(ready)) => context.queue.resolve(owner, ask, job(context, owner, ready)),
             (Step::Build, Some(_)) => context.queue.build(&owner.uid),
             (Step::Publish(found, sif), Some(ready)) => match publish(context, owner, ready, found, sif).await {
                 Ok(stored) => {
@@ -52,14 +52,15 @@ pub(crate) async fn apply(
     applied
 }
 
-fn job(context: &Context, ready: &Ready) -> Job {
+fn job(context: &Context, owner: &Owner, ready: &Ready) -> Job {
     let spec = &ready.spec;
     let mut settings = context.settings.clone();
     // Entries are kept in memory, which is the operator's: an object can lower their number alone.
     let files = spec.limits.files.min(context.settings.limits.files);
     settings.limits = Limits { files, ..spec.limits };
     Job::new(
-        spec.reference.clone(),
+        spec.origin.clone(),
+        Folders { store: context.store.clone(), namespace: owner.namespace.clone() },
         spec.platform.clone(),
         ready.credentials.clone(),
         ready.tls.clone(),

@@ -92,6 +92,20 @@ impl From<&siforge_oci::Error> for Failure {
     }
 }
 
+impl From<&siforge_oci::local::Error> for Failure {
+    fn from(error: &siforge_oci::local::Error) -> Self {
+        use siforge_oci::local::Error;
+        match error {
+            // An administrator may still be copying it.
+            Error::Io { .. } | Error::Truncated { .. } => Self::transient(Reason::NotFound, chain(error)),
+            Error::NoSuchImage { .. } => Self::stalled(Reason::NotFound, chain(error)),
+            Error::UnknownPlatform { .. } => Self::stalled(Reason::PlatformNotFound, chain(error)),
+            Error::Checksum { .. } => Self::stalled(Reason::DigestMismatch, chain(error)),
+            _ => Self::stalled(Reason::SourceInvalid, chain(error)),
+        }
+    }
+}
+
 impl From<&siforge_store::Error> for Failure {
     fn from(error: &siforge_store::Error) -> Self {
         match error {
@@ -107,10 +121,13 @@ impl From<&siforge_build::Error> for Failure {
         use siforge_build::Error;
         match error {
             Error::Oci(error) => Self::from(error),
+            Error::Local(error) => Self::from(error),
             Error::Store(error) => Self::from(error),
             // The operator's machine is at fault, not the image.
             error if error.is_local() => Self::transient(Reason::StoreFailed, chain(error)),
-            Error::Decode { .. } | Error::DiffId { .. } => Self::stalled(Reason::SourceInvalid, chain(error)),
+            Error::Decode { .. } | Error::DiffId { .. } | Error::Damaged { .. } => {
+                Self::stalled(Reason::SourceInvalid, chain(error))
+            }
             _ => Self::stalled(Reason::BuildFailed, chain(error)),
         }
     }

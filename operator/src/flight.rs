@@ -1,15 +1,17 @@
 //! One build and the objects that wait for it.
 
 use crate::failure::Failure;
+use crate::validate::Origin;
 use crate::work::{Found, Progress, Sif};
 use k8s_openapi::jiff::Timestamp;
 use siforge_build::{Limits, Phase, Recipe, Settings, Snapshot, Source};
-use siforge_crds::BuildPhase;
 use siforge_crds::conditions::Reason;
-use siforge_oci::{Client, Credentials, Platform, Tls};
+use siforge_crds::{ArchiveFormat, BuildPhase};
+use siforge_oci::{Client, Credentials, Platform, Tls, local};
 use siforge_reference::ImageRef;
 use siforge_store::Store;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -19,9 +21,18 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a build's progress is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Where a source may read: the store's `import/NAMESPACE/`, and its place for unfinished files.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    pub(crate) store: Store,
+    pub(crate) namespace: String,
+}
+
 /// All that resolving and building one object needs.
 pub(crate) struct Job {
-    pub(crate) reference: ImageRef,
+    pub(crate) origin: Origin,
+    /// Where archives and temporary files are.
+    pub(crate) folders: Folders,
     pub(crate) platform: Platform,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) tls: Tls,
@@ -33,7 +44,8 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(
-        reference: ImageRef,
+        origin: Origin,
+        folders: Folders,
         platform: Platform,
         credentials: Option<Credentials>,
         tls: Tls,
@@ -41,28 +53,21 @@ impl Job {
         settings: Settings,
         timeout: Duration,
     ) -> Self {
-        Self { reference, platform, credentials, tls, recipe, settings, timeout, resolved: Mutex::default() }
+        Self { origin, folders, platform, credentials, tls, recipe, settings, timeout, resolved: Mutex::default() }
     }
 
     pub(crate) fn limits(&self) -> Limits {
         self.settings.limits
     }
 
-    /// Asks the registry for the manifest, with this object's credentials.
+    /// Asks the registry for the manifest, with this object's credentials, or reads the archive's.
     pub(crate) async fn resolve(&self) -> Result<Found, Failure> {
-        let client = Client::new(&self.reference.registry, self.credentials.clone(), self.tls.clone())
-            .map_err(|error| Failure::from(&error))?;
-        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, client.resolve(&self.reference, &self.platform)).await;
-        let resolved = match answer {
-            Ok(resolved) => resolved.map_err(|error| Failure::from(&error))?,
-            Err(_) => {
-                let message = format!("resolving {}: no answer within {} s", self.reference, RESOLVE_TIMEOUT.as_secs());
-                return Err(Failure::transient(Reason::RegistryUnavailable, message));
-            }
+        let source = match &self.origin {
+            Origin::Registry(reference) => self.ask(reference).await?,
+            Origin::Archive { format, path } => self.read(*format, path.clone()).await?,
         };
-        let source = Source::registry(client, resolved);
         let found = Found {
-            reference: format!("docker://{}", self.reference),
+            reference: self.origin.to_string(),
             manifest: source.image().manifest_digest,
             key: source.key(&self.recipe),
             bytes: source.image().layers.iter().map(|layer| layer.size).sum(),
@@ -70,6 +75,43 @@ impl Job {
         };
         *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
         Ok(found)
+    }
+
+    async fn ask(&self, reference: &ImageRef) -> Result<Source, Failure> {
+        let client = Client::new(&reference.registry, self.credentials.clone(), self.tls.clone())
+            .map_err(|error| Failure::from(&error))?;
+        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, client.resolve(reference, &self.platform)).await;
+        match answer {
+            Ok(resolved) => Ok(Source::registry(client, resolved.map_err(|error| Failure::from(&error))?)),
+            Err(_) => {
+                let message = format!("resolving {reference}: no answer within {} s", RESOLVE_TIMEOUT.as_secs());
+                Err(Failure::transient(Reason::RegistryUnavailable, message))
+            }
+        }
+    }
+
+    /// A compressed archive is unpacked for it, which takes its time.
+    async fn read(&self, format: ArchiveFormat, path: PathBuf) -> Result<Source, Failure> {
+        let (folders, platform, limits) = (&self.folders, self.platform.clone(), self.settings.limits);
+        let layout = folders.store.layout();
+        let (path, temp) =
+            (layout.import(&folders.namespace).map_err(|error| Failure::from(&error))?.join(path), layout.temp());
+        let shown = self.origin.to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            let options =
+                local::Options { platform: &platform, tmpdir: &temp, unpacked_bytes: limits.uncompressed_bytes };
+            match format {
+                ArchiveFormat::OCILayout => local::layout(&path, None, &options).map(Source::layout),
+                ArchiveFormat::OCIArchive => local::layout_archive(&path, None, &options).map(Source::layout),
+                ArchiveFormat::DockerArchive => {
+                    local::docker_archive(&path, None, &options).map(Source::docker_archive)
+                }
+            }
+        });
+        match read.await {
+            Ok(read) => read.map_err(|error| Failure::from(&error)),
+            Err(error) => Err(Failure::transient(Reason::StoreFailed, format!("reading {shown}: {error}"))),
+        }
     }
 
     fn resolved(&self) -> Option<Arc<Source>> {
@@ -87,7 +129,7 @@ pub(crate) async fn fly(
     let Some(source) = job.resolved() else {
         return Err(Failure::transient(
             Reason::RegistryUnavailable,
-            format!("building {}: it was not resolved", job.reference),
+            format!("building {}: it was not resolved", job.origin),
         ));
     };
     let build = siforge_build::build(store, &source, &job.recipe, &job.settings, progress.clone());
@@ -95,7 +137,7 @@ pub(crate) async fn fly(
         built = build => built.map(|built| Sif { digest: built.digest, size: built.size }).map_err(|error| Failure::from(&error)),
         never = watch(&progress, news) => match never {},
         () = tokio::time::sleep(job.timeout) => {
-            let message = format!("building {}: not done within spec.build.timeout ({} s)", job.reference, job.timeout.as_secs());
+            let message = format!("building {}: not done within spec.build.timeout ({} s)", job.origin, job.timeout.as_secs());
             Err(Failure::transient(Reason::BuildTimeout, message))
         }
     }

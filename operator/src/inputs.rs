@@ -3,7 +3,7 @@
 use crate::credentials;
 use crate::failure::Failure;
 use crate::observe::Observed;
-use crate::validate::{AccessRules, CaSource, NamespaceRule, Validated};
+use crate::validate::{AccessRules, CaSource, NamespaceRule, Origin, Validated};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use siforge_crds::KeyRef;
@@ -30,7 +30,10 @@ pub(crate) fn gather(spec: Validated, observed: &Observed) -> Result<Ready, Fail
         versions.push(version(&secret.metadata));
         secrets.push((name.as_str(), secret));
     }
-    let credentials = credentials::find(&spec.reference, secrets)?;
+    let credentials = match &spec.origin {
+        Origin::Registry(reference) => credentials::find(reference, secrets)?,
+        Origin::Archive { .. } => None,
+    };
     let ca_bundle = match &spec.transport.ca {
         None => None,
         Some(CaSource::Secret(key)) => {

@@ -10,11 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use siforge_build::{Codec, Limits, Recipe};
 use siforge_crds::conditions::Reason;
 use siforge_crds::{
-    AccessNamespaces, AccessPosix, Build, Compression, DockerSource, From as AccessFrom, KeyRef, SingularityImageSpec,
-    Source, Tls,
+    AccessNamespaces, AccessPosix, ArchiveFormat, ArchiveSource, Build, Compression, DockerSource, From as AccessFrom,
+    KeyRef, SingularityImageSpec, Source, Tls,
 };
 use siforge_oci::Platform;
 use siforge_reference::ImageRef;
+use std::fmt;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 /// How long one build may take when the spec does not say.
@@ -26,7 +28,7 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
 /// A spec that can be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Validated {
-    pub(crate) reference: ImageRef,
+    pub(crate) origin: Origin,
     pub(crate) platform: Platform,
     pub(crate) pull_secrets: Vec<String>,
     pub(crate) transport: Transport,
@@ -47,6 +49,34 @@ impl Validated {
             Codec::Lz4 { .. } => Compression::Lz4,
             Codec::Xz { .. } => Compression::Xz,
             Codec::None => Compression::None,
+        }
+    }
+}
+
+/// Where the image comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    Registry(ImageRef),
+    /// Below the store's `import/NAMESPACE/`.
+    Archive {
+        format: ArchiveFormat,
+        path: PathBuf,
+    },
+}
+
+/// As a status shows it; a path is below the namespace's import folder.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => write!(f, "docker://{reference}"),
+            Self::Archive { format, path } => {
+                let transport = match format {
+                    ArchiveFormat::OCILayout => "oci",
+                    ArchiveFormat::OCIArchive => "oci-archive",
+                    ArchiveFormat::DockerArchive => "docker-archive",
+                };
+                write!(f, "{transport}:{}", path.display())
+            }
         }
     }
 }
@@ -97,12 +127,12 @@ pub(crate) fn validate(spec: &SingularityImageSpec) -> Result<Validated, Failure
     refuse(verify.is_some(), "spec.verify: checking the source's signatures")?;
     refuse(sign.is_some(), "spec.sign: signing the SIF")?;
     refuse(warm.is_some(), "spec.warm: mounting the image ahead of need")?;
-    let docker = docker_source(source)?;
+    let (origin, docker) = origin(source)?;
     let build = build.clone().unwrap_or_default();
     refuse(build.class.is_some(), "spec.build.class: builds outside the operator")?;
     let access = access.clone().unwrap_or_default();
     Ok(Validated {
-        reference: reference(&docker.reference)?,
+        origin,
         platform: platform(platforms)?,
         pull_secrets: docker.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
         transport: transport(docker.tls.as_ref())?,
@@ -130,15 +160,27 @@ fn invalid(message: String) -> Failure {
     Failure::stalled(Reason::InvalidSpec, message)
 }
 
-fn docker_source(source: &Source) -> Result<&DockerSource, Failure> {
+/// And how a registry is reached; an archive needs nothing of it.
+fn origin(source: &Source) -> Result<(Origin, DockerSource), Failure> {
     let Source { docker, oras, http, archive, definition } = source;
     refuse(oras.is_some(), "spec.source.oras: a SIF from a registry")?;
     refuse(http.is_some(), "spec.source.http: a SIF from a web server")?;
-    refuse(archive.is_some(), "spec.source.archive: an image archive")?;
     refuse(definition.is_some(), "spec.source.definition: a definition file")?;
-    docker.as_ref().ok_or_else(|| {
-        invalid("spec.source: exactly one of docker, oras, http, archive and definition must be set".to_owned())
-    })
+    match (docker, archive) {
+        (Some(docker), None) => Ok((Origin::Registry(reference(&docker.reference)?), docker.clone())),
+        (None, Some(ArchiveSource { format, path })) => {
+            let path = PathBuf::from(path);
+            // The schema says so too, but an object may be older than it.
+            if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+                return Err(invalid(format!("spec.source.archive.path: {path:?} leaves the import folder")));
+            }
+            Ok((Origin::Archive { format: *format, path }, DockerSource::default()))
+        }
+        _ => {
+            let all = "docker, oras, http, archive and definition";
+            Err(invalid(format!("spec.source: exactly one of {all} must be set")))
+        }
+    }
 }
 
 /// `docker://` is how the same image is written elsewhere, so it is let through here.

@@ -29,7 +29,7 @@ fn merge(into: &mut Value, from: &Value) {
 #[test]
 fn the_base_is_valid() {
     let validated = validate(&spec(json!({}))).unwrap();
-    assert_eq!(validated.reference.to_string(), "127.0.0.1:5000/lab/cow:1");
+    assert_eq!(validated.origin.to_string(), "docker://127.0.0.1:5000/lab/cow:1");
     assert_eq!(validated.recipe, Recipe::default());
     assert_eq!(validated.interval, Some(Duration::from_secs(3600)));
     assert_eq!(validated.timeout, DEFAULT_TIMEOUT);
@@ -57,7 +57,6 @@ fn what_this_version_cannot_do_is_refused() {
         &[
             (no_docker("oras", json!({ "reference": "x" })), "spec.source.oras"),
             (no_docker("http", json!({ "url": "https://x/y.sif" })), "spec.source.http"),
-            (no_docker("archive", json!({ "format": "OCIArchive", "path": "x.tar" })), "spec.source.archive"),
             (no_docker("definition", json!({ "inline": "Bootstrap: scratch" })), "spec.source.definition"),
             (json!({ "verify": { "cosign": { "keys": [] } } }), "spec.verify"),
             (json!({ "sign": { "secretKeyRef": { "name": "a", "key": "b" } } }), "spec.sign"),
@@ -65,8 +64,6 @@ fn what_this_version_cannot_do_is_refused() {
             (json!({ "platforms": ["linux/arm64"] }), "spec.platforms"),
             (json!({ "platforms": ["linux/amd64", "linux/arm64"] }), "spec.platforms"),
             (json!({ "build": { "class": "big" } }), "spec.build.class"),
-            (json!({ "build": { "compression": "Xz" } }), "spec.build.compression"),
-            (json!({ "build": { "compression": "None" } }), "spec.build.compression"),
         ],
     );
 }
@@ -76,6 +73,16 @@ fn wrong_sources_are_refused() {
     refused(
         Reason::InvalidReference,
         &[(json!({ "source": { "docker": { "reference": "lab/UPPER" } } }), "spec.source.docker.reference")],
+    );
+    let archive =
+        |path: &str| json!({ "source": { "docker": null, "archive": { "format": "OCILayout", "path": path } } });
+    refused(
+        Reason::InvalidSpec,
+        &[
+            (archive("../other/x"), "spec.source.archive.path"),
+            (archive("a/../../x"), "spec.source.archive.path"),
+            (archive("/etc"), "spec.source.archive.path"),
+        ],
     );
     refused(
         Reason::InvalidSpec,
@@ -130,8 +137,14 @@ fn what_is_understood() {
         assert!(look(&validated), "{change}: {validated:?}");
     };
     check(json!({ "source": { "docker": { "reference": "docker://lolcow" } } }), &|v| {
-        v.reference.to_string() == "docker.io/library/lolcow:latest"
+        v.origin.to_string() == "docker://docker.io/library/lolcow:latest"
     });
+    let archive = json!({ "format": "DockerArchive", "path": "images/cow.tar" });
+    check(json!({ "source": { "docker": null, "archive": archive } }), &|v| {
+        v.origin.to_string() == "docker-archive:images/cow.tar" && v.pull_secrets.is_empty()
+    });
+    check(json!({ "build": { "compression": "Xz" } }), &|v| v.recipe.codec == Codec::Xz { level: 6 });
+    check(json!({ "build": { "compression": "None" } }), &|v| v.recipe.codec == Codec::None);
     check(json!({ "interval": "0s" }), &|v| v.interval.is_none());
     check(json!({ "interval": "1s" }), &|v| v.interval == Some(Duration::from_secs(1)));
     check(json!({ "build": { "compression": "Gzip" } }), &|v| v.recipe.codec == Codec::Gzip { level: 6 });

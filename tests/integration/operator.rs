@@ -2,6 +2,7 @@
 //!
 //! Every test has a namespace, a store and an operator of its own that looks at this namespace alone; the API server is shared.
 
+mod archive;
 mod faults;
 mod life;
 mod schema;
