@@ -194,3 +194,6 @@ impl Collector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
