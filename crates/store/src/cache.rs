@@ -27,6 +27,9 @@ use std::time::{Duration, SystemTime};
 /// Longer than any pause of a reader between two reads of a layer.
 pub const GRACE: Duration = Duration::from_secs(600);
 
+/// How the names of what is discarded begin: others have things in the trash, too.
+const DISCARDED: &str = "cache-";
+
 /// What a file of the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What {
@@ -156,7 +159,7 @@ pub fn discard(cache: &Blobs, entry: &Entry) -> Result<bool, Error> {
     let trash = trash(cache);
     durable::make_dirs(&trash)?;
     let name = crate::writer::Writer::current().temp_name();
-    let target = trash.join(name.trim_start_matches(TEMP_PREFIX));
+    let target = trash.join(name.replacen(TEMP_PREFIX, DISCARDED, 1));
     match std::fs::rename(&entry.path, &target) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -172,7 +175,8 @@ pub fn remove(entry: &Entry) -> Result<bool, Error> {
 /// Unlinks what was discarded at least [`GRACE`] ago; the bytes.
 pub fn sweep(cache: &Blobs) -> Result<u64, Error> {
     let trash = trash(cache);
-    let names = durable::list(&trash)?;
+    let mut names = durable::list(&trash)?;
+    names.retain(|name| name.starts_with(DISCARDED));
     if names.is_empty() {
         return Ok(0);
     }
