@@ -20,7 +20,7 @@ pub enum Owners {
 /// The reader's limits when it serves a file system: the kernel keeps what was read, the reader only what is likely to
 /// be asked for again soon, the rest of a block and the blocks that hold many small files.
 pub fn limits() -> Limits {
-    Limits { cache: 1 << 20, ..Limits::default() }
+    Limits { cache: 3 << 18, ..Limits::default() }
 }
 
 /// Attributes that only root may see by the kernel's rules.

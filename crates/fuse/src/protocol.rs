@@ -130,7 +130,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A reply that is being written: the header's room, then the body. One for each worker, used again and again.
+/// A reply that is being written: the header's room, then the body. One for each worker, used again and again. It has
+/// room for the longest read from the start, of which the kernel gives only what is used.
 pub(crate) struct Reply {
     bytes: Vec<u8>,
     length: usize,
@@ -140,7 +141,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; 4096], length: OUT_HEADER, part: None }
+        Self { bytes: vec![0; OUT_HEADER + READ_MAX], length: OUT_HEADER, part: None }
     }
 
     pub(crate) fn clear(&mut self) {

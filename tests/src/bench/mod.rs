@@ -5,6 +5,7 @@
 
 pub mod entries;
 pub mod floor;
+pub mod fuse;
 pub mod launch;
 pub mod measure;
 pub mod pull;

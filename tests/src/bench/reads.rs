@@ -77,13 +77,13 @@ pub fn reads(bench: &Bench, report: &mut Report, registry: &Registry) {
 }
 
 /// The first page that begins as a squashfs does.
-fn partition_offset(sif: &Path) -> u64 {
+pub(super) fn partition_offset(sif: &Path) -> u64 {
     let bytes = fs::read(sif).unwrap_or_else(|e| panic!("read {}: {e}", sif.display()));
     let page = bytes.chunks(4096).position(|page| page.starts_with(b"hsqs"));
     page.unwrap_or_else(|| panic!("no squashfs in {}", sif.display())) as u64 * 4096
 }
 
-fn drop_caches() {
+pub(super) fn drop_caches() {
     run(&mut Command::new("sync")).ok();
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap_or_else(|e| panic!("drop the page cache: {e}"));
 }

@@ -1,11 +1,11 @@
-//! `make bench`. `siforge-bench pull` and `siforge-bench launch` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
+//! `make bench`. `siforge-bench pull`, `launch` and `fuse` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use siforge_tests::bench::report::Report;
-use siforge_tests::bench::{Bench, entries, launch, measure, pull, reads};
+use siforge_tests::bench::{Bench, entries, fuse, launch, measure, pull, reads};
 use siforge_tests::{Cluster, Registry, binary, config, images, site};
 
 fn main() -> ExitCode {
@@ -13,9 +13,9 @@ fn main() -> ExitCode {
     match words.split_first() {
         Some((word, rest)) if word == "measure" => measured(rest),
         None => benchmark(&["pull", "launch"]),
-        Some((word, [])) if word == "pull" || word == "launch" => benchmark(&[word]),
+        Some((word, [])) if ["pull", "launch", "fuse"].contains(&word.as_str()) => benchmark(&[word]),
         _ => {
-            eprintln!("usage: siforge-bench [pull|launch]");
+            eprintln!("usage: siforge-bench [pull|launch|fuse]");
             ExitCode::from(2)
         }
     }
@@ -51,6 +51,10 @@ fn benchmark(parts: &[&str]) -> ExitCode {
     if parts.contains(&"pull") {
         pulls(&bench, &mut report, &registry);
     }
+    if parts.contains(&"fuse") {
+        images::push_python(&registry);
+        fuse::fuse(&bench, &mut report, &registry);
+    }
     if parts.contains(&"launch") {
         launches(&bench, &mut report, &registry, dir.path());
     }
@@ -75,6 +79,7 @@ fn pulls(bench: &Bench, report: &mut Report, registry: &Registry) {
     pull::again(bench, report, registry);
     entries::entries(bench, report, registry);
     reads::reads(bench, report, registry);
+    fuse::fuse(bench, report, registry);
 }
 
 /// The agent launches what an operator has published, so the whole site comes up.

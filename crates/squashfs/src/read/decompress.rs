@@ -73,10 +73,13 @@ fn stream(decoder: Result<Stream, liblzma::stream::Error>, input: &[u8], output:
     }
 }
 
+/// The largest block that squashfs has (SQUASHFS_FILE_MAX_SIZE).
+const BLOCK_MAX: usize = 1 << 20;
+
 /// What a thread needs to unpack a block.
 struct Context {
     decompressor: Decompressor,
-    /// Stored bytes; grows to the largest block, at most 1 MiB.
+    /// Room for stored bytes: what is never used of it the kernel never gives. Growing it would leave gaps in the heap.
     input: Vec<u8>,
 }
 
@@ -102,7 +105,7 @@ impl Decompressors {
         let mut context = match kept {
             Some(context) => context,
             None => match Decompressor::new(self.codec) {
-                Ok(decompressor) => Context { decompressor, input: Vec::new() },
+                Ok(decompressor) => Context { decompressor, input: vec![0; BLOCK_MAX] },
                 Err(error) => return Err(failed(error)),
             },
         };
@@ -130,10 +133,8 @@ impl Decompressors {
         failed: impl Fn(io::Error) -> Error,
     ) -> Result<usize, Error> {
         self.with(&failed, |context| {
-            if context.input.len() < stored {
-                context.input.resize(stored, 0);
-            }
-            let input = &mut context.input[..stored];
+            // Nobody stores more than a block.
+            let input = &mut context.input[..stored.min(BLOCK_MAX)];
             read(input)?;
             context.decompressor.unpack(input, output).map_err(&failed)
         })

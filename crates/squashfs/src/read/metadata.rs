@@ -9,7 +9,7 @@ use super::image::Image;
 use crate::format::{METADATA_SIZE, METADATA_STORED, MetaRef};
 
 /// Blocks that are kept: those of some directories and of their inodes, 2 MiB at most.
-const BLOCKS_CACHED: RangeInclusive<usize> = 32..=256;
+const BLOCKS_CACHED: RangeInclusive<usize> = 16..=256;
 
 /// One unpacked block and the place of the header behind it.
 pub(super) struct Block {

@@ -45,7 +45,7 @@ pub use unpack::{Unpacked, unpack};
 pub use xattrs::Xattr;
 
 /// Unpacked blocks that are kept at least: some files are read side by side, and the blocks of their ends.
-const BLOCKS_CACHED_MIN: usize = 4;
+const BLOCKS_CACHED_MIN: usize = 3;
 /// The same at most, for small blocks.
 const BLOCKS_CACHED_MAX: usize = 256;
 /// Files whose blocks' places are remembered, each in at most 128 KiB.
@@ -64,7 +64,7 @@ pub struct Limits {
     pub links: usize,
     /// Blocks of all files, holes too.
     pub blocks: u64,
-    /// Unpacked blocks that are kept, in bytes, whether of fragments or of files that are read in parts; four at least.
+    /// Unpacked blocks that are kept, in bytes, whether of fragments or of files that are read in parts; three at least.
     /// A quarter more for blocks of inodes and directories.
     pub cache: usize,
     /// Bytes of all files without holes: so many, and [`Limits::RATIO`] for each stored byte.

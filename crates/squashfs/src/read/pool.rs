@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Kept for the next user, at most; the rest is given back.
-const IDLE_MAX: usize = 4;
+const IDLE_MAX: usize = 2;
 
 #[derive(Clone)]
 pub(super) struct Pool {
