@@ -8,10 +8,10 @@ wanted="
 gcc:gcc  pkg-config:pkg-config  make:make  cmake:cmake  curl:curl  ca-certificates:ca-certificates
 openssl:openssl  htpasswd:apache2-utils  python3:python3-minimal  jq:jq  file:file  zstd:zstd  getfattr:attr  getfacl:acl  setcap:libcap2-bin
 docker-registry:docker-registry  skopeo:skopeo  umoci:umoci  podman:podman  mmdebstrap:mmdebstrap  busybox:busybox-static
-mksquashfs:squashfs-tools  strace:strace  ip:iproute2  useradd:passwd  setpriv:util-linux
+mksquashfs:squashfs-tools  tar2sqfs:squashfs-tools-ng  strace:strace  ip:iproute2  useradd:passwd  setpriv:util-linux
 munged:munge  slurmctld:slurmctld  slurmd:slurmd  srun:slurm-client
 "
-[ "${1:-}" != bench ] || wanted+="igzip:isal tar2sqfs:squashfs-tools-ng squashfuse_ll:squashfuse pip3:python3-pip"
+[ "${1:-}" != bench ] || wanted+="igzip:isal squashfuse_ll:squashfuse pip3:python3-pip"
 missing=()
 for pair in $wanted; do
   program=${pair%%:*} package=${pair##*:}
