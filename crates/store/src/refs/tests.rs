@@ -187,7 +187,8 @@ fn no_update_of_many_writers_is_lost() {
     let mut history = store.history("lab", "lolcow").unwrap();
     history.reverse();
     let revisions: Vec<u64> = history.iter().map(|it| it.revision).collect();
-    assert_eq!(revisions, (1..=u64::from(WRITERS * EACH)).collect::<Vec<_>>());
+    // A writer that was overtaken between its link and its look at `current` takes the link back: a number is free then.
+    assert!(revisions.is_sorted() && revisions.len() == usize::from(WRITERS * EACH), "{revisions:?}");
     let mut digests: Vec<_> = history.iter().map(|it| it.digest.hex()).collect();
     digests.sort();
     digests.dedup();
