@@ -16,6 +16,7 @@ use crate::recipe::{Codec, ENGINE_FORMAT};
 use crate::run::blocking;
 use crate::source::{Image, Source, Supply};
 use crate::{Error, Recipe};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use siforge_oci::Layer;
 use siforge_reference::Digest;
 use siforge_squashfs::write::pack::{Fault, FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
@@ -100,16 +101,17 @@ impl LayerPacks {
         source: &Source,
         cache: Cache<'_>,
         recipe: &Recipe,
+        parallel: usize,
         experience: &Experience,
     ) -> Result<Self, Error> {
         let packs = cache.blobs.packs();
-        let mut found = Vec::new();
-        for layer in source.image.layers.iter().rev() {
-            found.push(match experience.forbids(&layer.diff_id) {
-                true => None,
-                false => find(source, layer, cache, &packs, Kind::of(recipe)).await?,
-            });
-        }
+        let find = |layer: &Layer| {
+            let (layer, packs, forbidden) = (layer.clone(), &packs, experience.forbids(&layer.diff_id));
+            async move { if forbidden { Ok(None) } else { find(source, &layer, cache, packs, Kind::of(recipe)).await } }
+        };
+        // Each may ask the registry.
+        let layers = stream::iter(source.image.layers.iter().rev().map(find));
+        let found: Vec<Option<Arc<Pack>>> = layers.buffered(parallel).try_collect().await?;
         let scratch = if found.iter().all(Option::is_some) {
             None
         } else {

@@ -189,7 +189,7 @@ async fn assemble(
     let mut experience = Experience::default();
     loop {
         let packs = match settings.packs && cache.reuse != Reuse::Never {
-            true => LayerPacks::prepare(source, cache, recipe, &experience).await?,
+            true => LayerPacks::prepare(source, cache, recipe, settings.parallel_blobs, &experience).await?,
             false => LayerPacks::default(),
         };
         let fetch = Fetch::prepare(source, cache, settings.parallel_blobs, &packs.spare(image)).await?;

@@ -47,6 +47,10 @@ fn our_images_come_back() {
         (Codec::Zstd { level: 3 }, 256 << 10),
         (Codec::Gzip { level: 6 }, 64 << 10),
         (Codec::Zstd { level: 1 }, 1 << 20),
+        (Codec::Lz4 { level: 0 }, 64 << 10),
+        (Codec::Lz4 { level: 9 }, 256 << 10),
+        (Codec::Xz { level: 1 }, 128 << 10),
+        (Codec::None, 256 << 10),
     ] {
         println!("{codec:?} {block_size}");
         let options = Options { codec, block_size, threads: 2, ..Options::default() };
