@@ -173,6 +173,10 @@ fn trees_that_are_no_images_are_refused() {
     damaged[end..].fill(0x55);
     fs::write(&cut, damaged).unwrap();
     refused(&cut, &[], "cut.sif: ");
+    let bomb = siforge.dir().join("bomb");
+    fs::create_dir(&bomb).unwrap();
+    File::create(bomb.join("zeros")).unwrap().set_len(1 << 30).unwrap();
+    refused(&foreign(siforge.dir(), &bomb, &[]), &[], "it has more than 268435456 bytes");
     fs::write(root.join("a/.wh.x"), "").unwrap();
     refused(&root, &[], "/a/.wh.x: a name that begins with .wh.");
     assert!(root.join("a/file").metadata().unwrap().size() == 5000);

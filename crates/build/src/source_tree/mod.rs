@@ -17,6 +17,7 @@ mod directory;
 mod squashfs;
 mod tar;
 
+use crate::recipe::RATIO_FREE_BYTES;
 use crate::source::{Image, Name, Source, Supply};
 use crate::{Error, Limits};
 use sha2::{Digest as _, Sha256};
@@ -78,6 +79,9 @@ pub fn sif(shown: &str, file: File, platform: &Platform, limits: &Limits) -> Res
         return Err(refused(format!("no image for platform {platform}; it is for linux/{there}: give --arch {there}")));
     }
     platform.os = "linux".to_owned();
+    // A few KiB of squashfs can hold files of any length: bounded as a layer's are.
+    let bytes = partition.size.saturating_mul(limits.ratio).max(RATIO_FREE_BYTES).min(limits.uncompressed_bytes);
+    let limits = Limits { uncompressed_bytes: bytes, ..*limits };
     let created = sif.header().ctime.clamp(0, u32::MAX.into());
     let file = Arc::new(sif.into_file());
     let broken = |source: siforge_squashfs::read::Error| Error::Tree {
@@ -86,7 +90,7 @@ pub fn sif(shown: &str, file: File, platform: &Platform, limits: &Limits) -> Res
     };
     let reader = Arc::new(Reader::open(file, partition.offset, partition.size).map_err(broken)?);
     let walk = move || Ok(Box::new(squashfs::Walker::new(reader.clone())?) as Box<dyn Walk>);
-    source(shown, Box::new(walk), platform, Some(created), limits)
+    source(shown, Box::new(walk), platform, Some(created), &limits)
 }
 
 /// A directory that holds a root file system. For anyone but root all that is in it belongs to root in the image.
