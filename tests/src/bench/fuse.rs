@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Bench;
@@ -31,7 +31,7 @@ for _ in range(3000):
 /// What is done, and its command in the image.
 const WORK: [(&str, &str); 3] = [
     ("stat walk", "find /usr /etc /var -size +1000000G"),
-    ("sequential read", "find /usr -type f -exec cat {} + > /dev/null"),
+    ("sequential read", "find /usr -type f -exec cat {} + | wc -c"),
     ("random read", RANDOM),
 ];
 
@@ -81,6 +81,7 @@ fn ours(dir: &Path, sif: &Path, work: &str) -> Figures {
     command.args(["exec", "--userns", "--cleanenv", "--no-home", "--bind"]).arg(format!("{}:/mnt", dir.display()));
     command.arg(sif).args(["sh", "-c", &script("/mnt", work)]).env("SIFORGE_CACHEDIR", dir.join("cache"));
     let server = || fuse::servers(dir).first().copied();
+    command.stdout(Stdio::null());
     measure(dir, command.spawn().unwrap_or_else(|e| panic!("start siforge: {e}")), server)
 }
 
@@ -94,6 +95,7 @@ fn theirs(dir: &Path, sif: &Path, work: &str) -> Figures {
     run(Command::new("mount").arg("--bind").arg(dir).arg(root.join("mnt"))).ok();
     let mut command = Command::new("chroot");
     command.arg(&root).args(["sh", "-c", &script("/mnt", work)]);
+    command.stdout(Stdio::null());
     let pid = server.id();
     let figures = measure(dir, command.spawn().unwrap_or_else(|e| panic!("start chroot: {e}")), || Some(pid));
     for mounted in [root.join("mnt"), root] {
