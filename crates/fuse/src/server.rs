@@ -22,8 +22,6 @@ pub enum Error {
     NoGreeting,
     #[error("the kernel speaks FUSE {major}.{minor}, at least 7.23 is needed (Linux 4.5)")]
     Version { major: u32, minor: u32 },
-    #[error("start a thread: {source}")]
-    Spawn { source: io::Error },
 }
 
 /// Serves the image behind `reader` on `device`, /dev/fuse after it was mounted, until it is unmounted. `workers` threads
@@ -47,7 +45,10 @@ pub fn serve(
         for own in &devices {
             let own = own.as_ref().map_or(device, AsFd::as_fd);
             let worker = move || work(files, own, &mut vec![0; REQUEST_MAX]);
-            std::thread::Builder::new().spawn_scoped(scope, worker).map_err(|source| Error::Spawn { source })?;
+            // At a limit of the user's processes those that there are answer all, and so does this one alone.
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
         }
         work(files, device, &mut input)
     })

@@ -30,8 +30,9 @@ const DEVICE: &str = "/dev/fuse";
 /// `_IOR(229, 0, uint32_t)` of linux/fuse.h.
 const FUSE_DEV_IOC_CLONE: libc::c_ulong = 0x8004_e500;
 
-/// What the server says to its caller by its exit: nothing, as nobody waits.
+/// Exit codes of the first child, for whom the caller waits, and of the server, for whom nobody does.
 const DONE: i32 = 0;
+const NO_SERVER: i32 = 1;
 
 /// Whether this user may open /dev/fuse; the error says why not. Costs nothing, so that a host without it is found out
 /// before a namespace is made.
@@ -85,9 +86,9 @@ pub fn mount_fuse(
     };
     drop(reader);
     // It ends at once; the server is its child, and then nobody's.
-    while let Err(rustix::io::Errno::INTR) =
-        rustix::process::waitpid(rustix::process::Pid::from_raw(child), rustix::process::WaitOptions::empty())
-    {}
+    if !ended_well(child) {
+        return Err(Error::call("start the FUSE server")(io::Error::from_raw_os_error(libc::EAGAIN)));
+    }
     namespace.map_groups(Groups::OwnOnly)?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| Error::Call {
         operation: "make a mount namespace",
@@ -131,13 +132,25 @@ fn mount(device: &OwnedFd, name: &str, (uid, gid): (u32, u32)) -> Result<OwnedFd
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(failed)
 }
 
+fn ended_well(child: i32) -> bool {
+    loop {
+        match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None) {
+            Err(nix::Error::EINTR) => {}
+            ended => return matches!(ended, Ok(nix::sys::wait::WaitStatus::Exited(_, DONE))),
+        }
+    }
+}
+
 /// In the first child. Never returns, so that nothing that was the caller's is dropped here.
 fn become_server(device: OwnedFd, go: OwnedFd, keep: &[BorrowedFd<'_>], serve: impl FnOnce(OwnedFd)) -> ! {
-    // Own session: no signal of the caller's terminal reaches it.
+    // Own session: no signal of the caller's terminal reaches it. Batch systems and systemd ask every process of a job to
+    // end, and let those finish that need a while: they need their files. It ends with the last of them.
     let _ = rustix::process::setsid();
+    syscall::ignore_requests_to_end();
     match syscall::fork() {
         Ok(Forked::Child) => {}
-        _ => syscall::exit_now(DONE),
+        Ok(Forked::Parent(_)) => syscall::exit_now(DONE),
+        Err(_) => syscall::exit_now(NO_SERVER),
     }
     let _ = rustix::thread::set_name(c"siforge-fuse");
     let _ = rustix::process::chdir(c"/");

@@ -359,6 +359,14 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Ignores whatever ends a process by request: only SIGKILL does then.
+pub fn ignore_requests_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// A blocked set of signals, and the mask from before.
 pub struct BlockedSignals {
     set: libc::sigset_t,
