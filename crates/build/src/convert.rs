@@ -289,6 +289,9 @@ fn squashfs_error(path: &Path, source: siforge_squashfs::write::Error) -> Error 
         siforge_squashfs::write::Error::Pack { diff_id, fault } => {
             Error::Pack { layer: Digest::from_bytes(diff_id), fault }
         }
+        siforge_squashfs::write::Error::Lacking { diff_ids } => {
+            Error::Lacking { layers: diff_ids.into_iter().map(Digest::from_bytes).collect() }
+        }
         source => Error::Squashfs { path: path.to_owned(), source },
     }
 }

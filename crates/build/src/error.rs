@@ -31,6 +31,9 @@ pub enum Error {
     /// A layer's pack does not serve; `layer` is the diff_id.
     #[error("the pack of layer {layer} {fault}")]
     Pack { layer: Digest, fault: siforge_squashfs::write::pack::Fault },
+    /// Other images hid what this one shows; `layers` are the diff_ids, each once.
+    #[error("the packs of {} layers lack contents that are needed here", layers.len())]
+    Lacking { layers: Vec<Digest> },
     #[error("save the pack of layer {layer}: {source}")]
     SavePack { layer: Digest, source: io::Error },
     #[error(

@@ -4,7 +4,7 @@
 //!  packs/<diff_id>.<kind> ── may be used, is sound ──▶ its layer is neither fetched nor decoded
 //!  no pack ──▶ the layer is recorded while it is converted ──▶ saved from the finished SIF, after it has its name
 //!  damaged ──▶ removed, the build starts over without it, and makes it anew
-//!  lacks what this image shows ──▶ the build starts over without it, and makes one that lacks nothing
+//!  lacks what this image shows ──▶ the build starts over without all such, and makes ones that lack nothing
 //! ```
 //!
 //! A pack may be used where its layer's blob might be ([`Reuse`]), and where that very blob was seen to decode to the layer.
@@ -19,7 +19,7 @@ use crate::{Error, Recipe};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use siforge_oci::Layer;
 use siforge_reference::Digest;
-use siforge_squashfs::write::pack::{Fault, FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
+use siforge_squashfs::write::pack::{FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
 use siforge_squashfs::write::{Layer as Mode, Writer};
 use siforge_store::{Blobs, Packs};
 use std::fs::File;
@@ -72,22 +72,22 @@ pub(crate) struct Experience {
 }
 
 impl Experience {
-    /// True if the build is worth another attempt: an error of a pack, once for each.
+    /// True if the build is worth another attempt: an error of packs that were not given up before.
     pub(crate) fn learn(&mut self, error: &Error, packs: &Packs, recipe: &Recipe) -> Result<bool, Error> {
-        let Error::Pack { layer, fault } = error else {
-            return Ok(false);
-        };
-        if self.damaged.contains(layer) || self.lacking.contains(layer) {
-            return Ok(false);
+        match error {
+            Error::Lacking { layers } => {
+                let new: Vec<Digest> = layers.iter().filter(|layer| !self.forbids(layer)).copied().collect();
+                self.lacking.extend(&new);
+                Ok(!new.is_empty())
+            }
+            Error::Pack { layer, .. } if !self.forbids(layer) => {
+                tracing::warn!("a layer pack is made anew: {error}");
+                packs.remove(layer, &Kind::of(recipe).file_name())?;
+                self.damaged.push(*layer);
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        if matches!(fault, Fault::Lacks) {
-            self.lacking.push(*layer);
-        } else {
-            tracing::warn!("a layer pack is made anew: {error}");
-            packs.remove(layer, &Kind::of(recipe).file_name())?;
-            self.damaged.push(*layer);
-        }
-        Ok(true)
     }
 
     fn forbids(&self, layer: &Digest) -> bool {

@@ -197,6 +197,28 @@ fn packs_change_no_byte() {
     assert!(built > 20 && lacked > 10 && complete > 15 && partial > 10, "{built} {lacked} {complete} {partial}");
 }
 
+#[test]
+fn packs_that_lack_something_are_found_by_one_attempt() {
+    // Of each layer the topmost one hides a large file and a group, but not all: so their packs are used.
+    let layer = |number: u32| {
+        let name = |kind: &str| format!("{kind}{number}");
+        let tar = Tar::default()
+            .file(&name("kept"), &text(100 + number, 5000))
+            .file(&name("large"), &text(number, 3 * BLOCK));
+        tar.file(&name("small"), &text(200 + number, BLOCK - 1)).end()
+    };
+    let base: Vec<_> = (0..6).map(layer).collect();
+    for hidden in ["large", "small"] {
+        let top = (0..6).fold(Tar::default(), |tar, number| tar.file(&format!(".wh.{hidden}{number}"), b"")).end();
+        let dir = tempfile::tempdir().unwrap();
+        let packs = Packs::at(dir.path());
+        build(&[&base[..], &[top]].concat(), 2, Some(&packs), true).unwrap();
+        let (expect, _) = build(&base, 2, None, true).unwrap();
+        assert_eq!(build(&base, 2, Some(&packs), true).unwrap(), (expect, 2), "{hidden}");
+        assert_eq!(build(&base, 2, Some(&packs), false).unwrap(), (expect, 1), "{hidden}: they lack nothing now");
+    }
+}
+
 fn packs_has(packs: &Packs, tar: &[u8]) -> bool {
     let diff_id = Digest::from_bytes(Sha256::digest(tar).into());
     packs.open(&diff_id, &Kind::of(&recipe()).file_name()).unwrap().is_some()

@@ -28,6 +28,9 @@ pub enum Error {
     Stopped,
     #[error("the pack of the layer with diff_id {} {fault}", hex(diff_id))]
     Pack { diff_id: [u8; 32], fault: Fault },
+    /// All that one pass found, in the order of their layers.
+    #[error("the packs of {} layers lack contents that are needed here", diff_ids.len())]
+    Lacking { diff_ids: Vec<[u8; 32]> },
     #[error("{call} was called {found} a layer; this is a bug of siforge")]
     Layer { call: &'static str, found: &'static str },
 

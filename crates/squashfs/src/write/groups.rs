@@ -310,9 +310,8 @@ impl Groups {
 
 /// A pack's group, uncompressed.
 fn unpack(pack: &Arc<Pack>, group: u32, slots: &impl Slots) -> Result<Slot, Error> {
-    let piece = pack.group(group).map_err(|fault| blame(pack, fault))?;
     let mut slot = slots.slot()?;
-    match pack.unpack(&piece, &mut slot.input) {
+    match pack.unpack_group(group, &mut slot.input) {
         Ok(used) => {
             slot.used = used;
             Ok(slot)

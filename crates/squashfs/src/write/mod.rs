@@ -187,9 +187,10 @@ pub struct Writer {
     files: u32,
     recorded: Vec<LayerRows>,
     records: bool,
-    /// The diff_id of a pack that lacks what is needed: nothing more is written, and there will be no image. But the layers
-    /// may go on: the caller may yet find that this pass is in vain, and that the next one needs less.
-    lacking: Option<[u8; 32]>,
+    /// The diff_ids of packs that lack what is needed: nothing more is written, and there will be no image. But the layers
+    /// go on, so that all such packs are found by one pass; and the caller may yet find that this pass is in vain, and that
+    /// the next one needs less.
+    lacking: Vec<[u8; 32]>,
 }
 
 impl Writer {
@@ -229,7 +230,7 @@ impl Writer {
             files: 0,
             recorded: Vec::new(),
             records,
-            lacking: None,
+            lacking: Vec::new(),
         })
     }
 
@@ -247,8 +248,8 @@ impl Writer {
     /// As [`Writer::finish`]; and what was noted of the recorded layers, in their order.
     pub fn finish_recorded(self, tree: &Tree) -> Result<(Finished, Vec<Recorded>), Error> {
         self.expect("finish", false)?;
-        if let Some(diff_id) = self.lacking {
-            return Err(Error::Pack { diff_id, fault: pack::Fault::Lacks });
+        if !self.lacking.is_empty() {
+            return Err(Error::Lacking { diff_ids: self.lacking });
         }
         let mut blocks = self.packing.finish()?;
         let finished = tables::write(tree, &blocks, &self.groups.into_places(), &self.options)?;
@@ -271,7 +272,9 @@ impl Writer {
     /// A failure ends the threads: an image with something left out must not be finished.
     fn settle(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         if let Err(Error::Pack { diff_id, fault: pack::Fault::Lacks }) = result {
-            self.lacking = Some(diff_id);
+            if !self.lacking.contains(&diff_id) {
+                self.lacking.push(diff_id);
+            }
             return Ok(());
         }
         if result.is_err() {
@@ -284,11 +287,11 @@ impl Writer {
         self.expect("file", true)?;
         let number = self.files;
         self.files = number.checked_add(1).ok_or(Error::TooMany { what: "files in a layer" })?;
-        if self.lacking.is_some() {
-            return Ok(());
-        }
         if let Mode::Pack(pack) = &self.mode {
             return self.add_packed(inode, size, number, &pack.clone());
+        }
+        if !self.lacking.is_empty() {
+            return Ok(());
         }
         let content = match (inode, size) {
             (_, 0) => 0,
@@ -336,6 +339,9 @@ impl Writer {
         if size == 0 {
             return Ok(());
         }
+        if !self.lacking.is_empty() {
+            return look_up(inode, size, content, pack).map_err(blame);
+        }
         if size < block_size {
             let sound = self.groups.add_packed(inode, content, pack, &self.packing)?;
             return if sound { Ok(()) } else { Err(contradiction()) };
@@ -370,12 +376,11 @@ impl Writer {
 
     fn end(&mut self) -> Result<(), Error> {
         self.expect("end_layer", true)?;
-        if self.lacking.is_some() {
-            return Ok(());
-        }
-        let smalls = self.groups.end_layer(&self.mode, &self.packing)?;
-        if self.mode.record().is_some() {
-            self.recorded.push(LayerRows { files: std::mem::take(&mut self.rows), smalls });
+        if self.lacking.is_empty() {
+            let smalls = self.groups.end_layer(&self.mode, &self.packing)?;
+            if self.mode.record().is_some() {
+                self.recorded.push(LayerRows { files: std::mem::take(&mut self.rows), smalls });
+            }
         }
         match &self.mode {
             Mode::Pack(pack) if pack.files().len() != self.files as usize => Err(Error::Pack {
@@ -384,6 +389,18 @@ impl Writer {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether the pack has a file's contents, as writing them would find out.
+fn look_up(inode: Option<InodeId>, size: u64, content: u32, pack: &Pack) -> Result<(), pack::Fault> {
+    if inode.is_none() {
+        return Ok(());
+    }
+    if size < u64::from(pack.key().block_size) {
+        pack.group(pack.small(content).group).map(drop)
+    } else {
+        pack.large(content).map(drop)
     }
 }
 

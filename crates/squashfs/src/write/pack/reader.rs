@@ -111,6 +111,15 @@ impl Pack {
         decompress(self.key.codec, &packed, room).map_err(|_| Fault::Damaged("a block of it does not unpack"))
     }
 
+    /// Reads and unpacks a group; its length, which is what the index says: what is behind it in `room` is of others.
+    pub(crate) fn unpack_group(&self, number: u32, room: &mut [u8]) -> Result<usize, Fault> {
+        let length = self.unpack(&self.group(number)?, room)?;
+        match length == self.index.groups[number as usize].unpacked as usize {
+            true => Ok(length),
+            false => Err(Fault::Damaged("a group of it is not as long as it says")),
+        }
+    }
+
     fn frame(&self, frame: &Frame) -> Result<Vec<u8>, Fault> {
         let mut packed = vec![0; frame.bytes as usize];
         self.file.read_exact_at(&mut packed, frame.offset).map_err(Fault::Read)?;
@@ -211,13 +220,10 @@ fn contents(pack: &Pack, state: &mut State, buffer: &mut [u8]) -> Result<usize, 
         state.block_used = 0;
         if file.size < block_size {
             let small = pack.small(file.content);
-            let group = pack.group(small.group)?;
             state.block.resize(pack.key.block_size as usize, 0);
-            let length = pack.unpack(&group, &mut state.block)?;
+            pack.unpack_group(small.group, &mut state.block)?;
+            // It ends within its group: that was checked when the index was read.
             let (from, to) = (small.offset as usize, (small.offset + small.size) as usize);
-            if length < to {
-                return Err(Fault::Damaged("a group of it is too short"));
-            }
             state.block.truncate(to);
             state.block.drain(..from);
         } else {

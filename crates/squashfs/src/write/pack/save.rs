@@ -117,3 +117,49 @@ fn finish(index: &Index, key: &Key, offset: u64, out: &File) -> io::Result<Saved
     out.write_all_at(&trailer_bytes, end)?;
     Ok(Saved { complete: trailer.complete, bytes: end + trailer_bytes.len() as u64 })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::index::{Frame, Group, Small};
+    use super::super::{Fault, Pack};
+    use super::*;
+    use crate::write::Codec;
+
+    /// A pack of one file of `size` bytes in a group that says that it unpacks to `unpacked`, and does to 1000.
+    fn forged(size: u32, unpacked: u32) -> Arc<Pack> {
+        let key = Key { diff_id: [7; 32], codec: Codec::Zstd { level: 3 }, block_size: 64 << 10, engine_format: 1 };
+        let out = tempfile::tempfile().unwrap();
+        let pieces = [b"header".as_slice(), &[b'a'; 1000]].map(|bytes| zstd::bulk::compress(bytes, 3).unwrap());
+        let [frame, group] = &pieces;
+        out.write_all_at(&pieces.concat(), 0).unwrap();
+        let index = Index {
+            frames: vec![Frame { offset: 0, bytes: frame.len() as u32, unpacked: 6, hash: piece_hash(frame) }],
+            files: vec![FileRow { size: u64::from(size), place: 6, content: 0 }],
+            smalls: vec![Small { group: 0, offset: 0, size }],
+            groups: vec![Group {
+                offset: frame.len() as u64,
+                word: group.len() as u32,
+                unpacked,
+                hash: piece_hash(group),
+            }],
+            ..Index::default()
+        };
+        finish(&index, &key, pieces.concat().len() as u64, &out).unwrap();
+        Arc::new(Pack::open(out, &key).unwrap())
+    }
+
+    #[test]
+    fn a_group_that_unpacks_short_shows_nothing_of_what_was_there_before() {
+        for (size, unpacked, sound) in [(900, 1000, true), (1500, 2000, false), (900, 2000, false), (900, 999, false)] {
+            let pack = forged(size, unpacked);
+            let mut room = vec![b'?'; 64 << 10];
+            let unpacked = pack.unpack_group(0, &mut room);
+            assert_eq!(unpacked.is_ok(), sound, "{size}");
+            assert!(matches!(unpacked, Ok(1000) | Err(Fault::Damaged(_))), "{unpacked:?}");
+            let mut tar = vec![];
+            assert_eq!(pack.tar().read_to_end(&mut tar).is_ok(), sound, "{size}");
+        }
+    }
+}
