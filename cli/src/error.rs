@@ -56,6 +56,8 @@ pub(crate) enum Error {
     Temporary { path: PathBuf, source: io::Error },
     #[error("the SIF has the digest {got}, but --sha256 wants {want}")]
     OtherDigest { got: siforge_reference::Digest, want: siforge_reference::Digest },
+    #[error("{value}: --sha256 is for SIFs of oras:// and https://; an image is pinned by NAME@sha256:…")]
+    NoSif { value: String },
     #[error("pull takes [OUTPUT] SOURCE")]
     PullArguments,
     #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]

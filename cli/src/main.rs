@@ -15,7 +15,9 @@ mod root;
 mod sif_source;
 mod source;
 mod terminal;
+mod turn;
 mod unpacked;
+mod verified;
 
 use cli::{Cli, Command};
 use config::Config;

@@ -4,11 +4,15 @@ use crate::cli::{Build, CacheImage, Format, Global, Pull, Push, Registry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::sif_source::{self, Remote};
-use crate::source;
 use crate::terminal::Display;
-use siforge_build::{Codec, Destination, Limits, Progress, Recipe, Reuse, Settings};
+use crate::turn::Turn;
+use crate::{source, verified};
+use siforge_build::{Codec, Destination, Limits, Progress, Pulled, Recipe, Reuse, Settings, Source};
 use siforge_reference::Reference;
 use siforge_store::{Blobs, Store};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,53 +67,118 @@ fn convert(
     if !format.force && path.symlink_metadata().is_ok() {
         return Err(siforge_build::Error::Exists { path: path.to_owned() }.into());
     }
+    let remote = Remote { global, config, registry, reference };
+    remote.check()?;
     if sif_source::is_sif(reference) {
-        return keep(Remote { global, config, registry, reference }, format, path);
+        return keep(remote, format, path);
     }
     crate::files::make_private(&config.cache)?;
     let cache = Blobs::at(&config.cache.join("blobs"))?;
     cache.sweep_dead()?;
     let pulled = block_on(async {
         let source = source::open(global, config, registry, reference).await?;
-        let progress = Progress::new();
-        let display = Display::start(progress.clone(), global.is_quiet());
+        let _turn = match registry.disable_cache {
+            true => Turn::free(),
+            false => Turn::wait(global, &config.cache, &source.key(&recipe)).await,
+        };
         let destination = Destination { path, force: format.force, cache: &cache };
-        let pulled = siforge_build::pull(&source, &recipe, &settings(config, registry), destination, progress).await;
-        drop(display);
-        Ok(pulled?)
+        write(global, config, registry, &source, &recipe, destination).await
     })?;
-    report(global, &pulled.warnings);
     if !global.is_quiet() {
         eprintln!("{}: {} bytes, image digest {}", path.display(), pulled.size, pulled.digest);
     }
     Ok(())
 }
 
-/// Builds the image into the per-user cache unless it is there, and prints the SIF's path.
+/// Builds the image into the per-user cache unless it is there, and prints the SIF's path. With `--disable-cache` the SIF
+/// itself goes to standard output, which is a file then.
 pub(crate) fn cache_image(global: &Global, config: &Config, options: &CacheImage) -> Result<(), Error> {
     let reference = source::parse(config, &options.source)?;
-    let registry = &options.registry;
+    let remote = Remote { global, config, registry: &options.registry, reference: &reference };
+    remote.check()?;
+    if options.registry.disable_cache {
+        return to_standard_output(remote);
+    }
     crate::files::make_private(&config.cache)?;
     let store = Store::init(&config.cache, None)?;
     store.sweep_dead()?;
-    if sif_source::is_sif(&reference) {
-        let remote = Remote { global, config, registry, reference: &reference };
-        let path = block_on(remote.cached(&store.blobs()?))?;
-        println!("{}", path.display());
-        return Ok(());
-    }
-    let built = block_on(async {
-        let source = source::open(global, config, registry, &reference).await?;
+    let path = match sif_source::is_sif(&reference) {
+        true => block_on(remote.cached(&store))?,
+        false => block_on(built(remote, &store))?,
+    };
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// The image's SIF in the cache.
+async fn built(remote: Remote<'_>, store: &Store) -> Result<PathBuf, Error> {
+    let Remote { global, config, registry, reference } = remote;
+    let source = source::open(global, config, registry, reference).await?;
+    let recipe = Recipe::default();
+    let _turn = Turn::wait(global, &config.cache, &source.key(&recipe)).await;
+    loop {
         let progress = Progress::new();
         let display = Display::start(progress.clone(), global.is_quiet());
-        let recipe = Recipe::default();
-        let built = siforge_build::build(&store, &source, &recipe, &settings(config, registry), progress).await;
+        let built = siforge_build::build(store, &source, &recipe, &settings(config, registry), progress).await;
         drop(display);
-        Ok(built?)
+        let built = built?;
+        report(global, &built.warnings);
+        if !built.reused {
+            verified::note(store, &built.digest);
+            return Ok(built.path);
+        }
+        let (there, digest) = (store.clone(), built.digest);
+        if sif_source::blocking(move || verified::is_sound(&there, &digest)).await? {
+            return Ok(built.path);
+        }
+        // It was damaged and is gone: the record of it does not count any more.
+    }
+}
+
+fn to_standard_output(remote: Remote<'_>) -> Result<(), Error> {
+    let failed = |source| Error::Read { path: "/dev/stdout".into(), source };
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
+    let Remote { global, config, registry, reference } = remote;
+    if sif_source::is_sif(reference) {
+        block_on(remote.download(&out))?;
+        return Ok(());
+    }
+    let tmpdir = registry.tmpdir.as_ref().unwrap_or(&config.tmpdir);
+    // Blobs that are on their way lie there, too.
+    let dir = tempfile::tempdir_in(tmpdir).map_err(|source| Error::Temporary { path: tmpdir.clone(), source })?;
+    let (path, cache) = (dir.path().join("sif"), Blobs::at(&dir.path().join("blobs"))?);
+    block_on(async {
+        let source = source::open(global, config, registry, reference).await?;
+        write(
+            global,
+            config,
+            registry,
+            &source,
+            &Recipe::default(),
+            Destination { path: &path, force: false, cache: &cache },
+        )
+        .await
     })?;
-    report(global, &built.warnings);
-    println!("{}", built.path.display());
+    let read = |source| Error::Read { path: path.clone(), source };
+    io::copy(&mut File::open(&path).map_err(read)?, &mut &out).map_err(failed)?;
     Ok(())
+}
+
+async fn write(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    source: &Source,
+    recipe: &Recipe,
+    destination: Destination<'_>,
+) -> Result<Pulled, Error> {
+    let progress = Progress::new();
+    let display = Display::start(progress.clone(), global.is_quiet());
+    let pulled = siforge_build::pull(source, recipe, &settings(config, registry), destination, progress).await;
+    drop(display);
+    let pulled = pulled?;
+    report(global, &pulled.warnings);
+    Ok(pulled)
 }
 
 fn report(global: &Global, warnings: &[String]) {

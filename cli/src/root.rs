@@ -112,8 +112,8 @@ pub(crate) fn open(
         | Reference::DockerDaemon(_)
         | Reference::Oras(_)
         | Reference::Http(_) => {
-            let path = cached(global, registry, image)?;
-            sif_file(global, config, namespace, &path, image)
+            let (path, file) = cached(global, config, registry, image)?;
+            sif(global, config, namespace, &path, file, image)
         }
     };
     opened.map(Opening::Ready)
@@ -242,27 +242,38 @@ fn sif(
     Ok(Opened { root, namespace, container: shown.to_owned(), name: path.file_name().unwrap_or(shown).to_owned() })
 }
 
-/// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread.
-fn cached(global: &Global, registry: &Registry, image: &OsStr) -> Result<PathBuf, Error> {
+/// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread. The SIF,
+/// and its path in the cache; without cache it lies in a file without a name, which ends with the container.
+fn cached(global: &Global, config: &Config, registry: &Registry, image: &OsStr) -> Result<(PathBuf, File), Error> {
     let failed = |source| Error::Runtime { source };
     let program = std::fs::read_link("/proc/self/exe").map_err(failed)?;
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(global.is_quiet().then_some("--quiet"))
         .arg("cache-image")
         .args(registry.to_arguments())
         .arg("--")
         .arg(image)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(failed)?;
+        .stderr(Stdio::inherit());
+    // It has said why.
+    let refused = || Error::NotPulled { image: image.to_owned() };
+    if registry.disable_cache {
+        let tmpdir = registry.tmpdir.as_ref().unwrap_or(&config.tmpdir);
+        let no_file = |source| Error::Temporary { path: tmpdir.clone(), source };
+        let file = tempfile::tempfile_in(tmpdir).map_err(no_file)?;
+        let status = command.stdout(file.try_clone().map_err(no_file)?).status().map_err(failed)?;
+        return if status.success() { Ok((image.into(), file)) } else { Err(refused()) };
+    }
+    let output = command.output().map_err(failed)?;
     match output.stdout.strip_suffix(b"\n") {
         Some(path) if output.status.success() => {
             use std::os::unix::ffi::OsStrExt;
-            Ok(PathBuf::from(OsStr::from_bytes(path)))
+            let path = PathBuf::from(OsStr::from_bytes(path));
+            let file = File::open(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+            Ok((path, file))
         }
-        // It has said why.
-        _ => Err(Error::NotPulled { image: image.to_owned() }),
+        _ => Err(refused()),
     }
 }
 

@@ -4,15 +4,15 @@
 use crate::cli::{Global, Push, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::source;
-use sha2::{Digest as _, Sha256};
+use crate::turn::Turn;
+use crate::{source, verified};
 use siforge_build::{Output, Source, source_tree};
-use siforge_oci::{Download, http_sif};
+use siforge_oci::{Client, Download, Layer, http_sif};
 use siforge_reference::{Digest, ImageRef, Reference};
 use siforge_sif::Sif;
-use siforge_store::Blobs;
+use siforge_store::{Store, Visibility};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ pub(crate) fn is_sif(reference: &Reference) -> bool {
 }
 
 /// What is asked for, and how to reach it.
+#[derive(Clone, Copy)]
 pub(crate) struct Remote<'a> {
     pub(crate) global: &'a Global,
     pub(crate) config: &'a Config,
@@ -32,6 +33,14 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
+    /// `--sha256` where it would not be looked at is refused: who gives it relies on it.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &self.registry.sha256 {
+            Some(_) if !is_sif(self.reference) => Err(Error::NoSif { value: self.reference.to_string() }),
+            _ => self.sha256().map(drop),
+        }
+    }
+
     /// Writes the SIF to `path` as it is; gives its digest and size.
     pub(crate) async fn pull(&self, path: &Path, force: bool) -> Result<(Digest, u64), Error> {
         let output = Output::create(path, force)?;
@@ -51,35 +60,32 @@ impl Remote<'_> {
         Ok(opened.await.map_err(joined)??)
     }
 
-    /// The SIF's file in the cache, put there if it is not.
-    pub(crate) async fn cached(&self, cache: &Blobs) -> Result<PathBuf, Error> {
-        let known = match self.reference {
-            Reference::Oras(image) => {
-                let client = crate::registry::connect(self.global, self.config, self.registry, image).await?;
-                let (layer, _) = client.sif(image).await?;
-                Some(layer.digest)
+    /// The SIF's file in the cache, put there if it is not, or is not what it was.
+    pub(crate) async fn cached(&self, store: &Store) -> Result<PathBuf, Error> {
+        let found = self.find().await?;
+        // Without a digest it is known only when it is there.
+        let _turn = match found.digest() {
+            Some(digest) => {
+                let turn = Turn::wait(self.global, &self.config.cache, &digest).await;
+                let there = store.clone();
+                if blocking(move || verified::is_sound(&there, &digest)).await? {
+                    return Ok(store.layout().artifact(&digest));
+                }
+                turn
             }
-            _ => self.sha256()?,
+            None => Turn::free(),
         };
-        if let Some(digest) = known
-            && !self.registry.disable_cache
-            && cache.open(&digest)?.is_some()
-        {
-            return Ok(cache.path(&digest));
-        }
-        // Its digest may be known only when it is there.
-        let mut file = self.temporary()?;
-        let (digest, _) = self.download(&file).await?;
-        let cache = cache.clone();
-        let stored = tokio::task::spawn_blocking(move || {
-            let failed = |source| Error::Read { path: cache.path(&digest), source };
-            let pending = cache.begin(&digest)?;
-            io::Seek::rewind(&mut file).map_err(failed)?;
-            io::copy(&mut file, &mut &**pending.file()).map_err(failed)?;
-            pending.commit()?;
-            Ok(cache.path(&digest))
-        });
-        stored.await.map_err(joined)?
+        let pending = store.begin()?;
+        let failed = |source| Error::Read { path: store.root().to_owned(), source };
+        let file = pending.file().try_clone().map_err(failed)?;
+        let (digest, size) = self.fetch(found, &file).await?;
+        let store = store.clone();
+        blocking(move || {
+            store.publish(pending, &digest, size, Visibility::Private)?.settle()?;
+            verified::note(&store, &digest);
+            Ok(store.layout().artifact(&digest))
+        })
+        .await
     }
 
     fn temporary(&self) -> Result<File, Error> {
@@ -95,31 +101,66 @@ impl Remote<'_> {
         Ok(Some(Digest::from_hex(text.strip_prefix("sha256:").unwrap_or(text))?))
     }
 
-    async fn download(&self, file: &File) -> Result<(Digest, u64), Error> {
-        let got = match self.reference {
-            Reference::Oras(image) => self.oras(image, file).await?,
-            Reference::Http(url) => {
-                let tls = crate::registry::server_tls(self.registry)?;
-                http_sif::download(url, self.sha256()?, &tls, file, MAX_SIF).await?
-            }
-            other => return Err(Error::Source { value: other.to_string() }),
-        };
-        let shown = || PathBuf::from(self.reference.to_string());
-        let copy = file.try_clone().map_err(|source| Error::Read { path: shown(), source })?;
-        Sif::open(copy).map_err(|source| Error::Sif { path: shown(), source })?;
-        Ok(got)
+    /// Writes the SIF to `file`; gives its digest and size.
+    pub(crate) async fn download(&self, file: &File) -> Result<(Digest, u64), Error> {
+        self.fetch(self.find().await?, file).await
     }
 
-    async fn oras(&self, image: &ImageRef, file: &File) -> Result<(Digest, u64), Error> {
-        let client = crate::registry::connect(self.global, self.config, self.registry, image).await?;
-        let (layer, _) = client.sif(image).await?;
-        let copy = file.try_clone().map_err(|source| Error::Read { path: image.to_string().into(), source })?;
-        client.fetch(image, &layer, Download::new(Arc::new(copy), layer.size)).await?;
-        match self.sha256()? {
-            Some(want) if want != layer.digest => Err(Error::OtherDigest { got: layer.digest, want }),
-            _ => Ok((layer.digest, layer.size)),
+    /// Asks the registry for the digest. Another one than `--sha256` is refused here, wherever the bytes would come from.
+    async fn find(&self) -> Result<Found<'_>, Error> {
+        let want = self.sha256()?;
+        match self.reference {
+            Reference::Oras(image) => {
+                let client = crate::registry::connect(self.global, self.config, self.registry, image).await?;
+                let (layer, _) = client.sif(image).await?;
+                match want {
+                    Some(want) if want != layer.digest => Err(Error::OtherDigest { got: layer.digest, want }),
+                    _ => Ok(Found::Blob { client: Box::new(client), image, layer }),
+                }
+            }
+            Reference::Http(url) => Ok(Found::Page { url, want }),
+            other => Err(Error::Source { value: other.to_string() }),
         }
     }
+
+    async fn fetch(&self, found: Found<'_>, file: &File) -> Result<(Digest, u64), Error> {
+        let shown = || PathBuf::from(self.reference.to_string());
+        let copy = || file.try_clone().map_err(|source| Error::Read { path: shown(), source });
+        let got = match found {
+            Found::Blob { client, image, layer } => {
+                client.fetch(image, &layer, Download::new(Arc::new(copy()?), layer.size)).await?;
+                (layer.digest, layer.size)
+            }
+            Found::Page { url, want } => {
+                let tls = crate::registry::server_tls(self.registry)?;
+                http_sif::download(url, want, &tls, file, MAX_SIF).await?
+            }
+        };
+        Sif::open(copy()?).map_err(|source| Error::Sif { path: shown(), source })?;
+        Ok(got)
+    }
+}
+
+/// Where the SIF's bytes are.
+enum Found<'a> {
+    Blob { client: Box<Client>, image: &'a ImageRef, layer: Layer },
+    Page { url: &'a str, want: Option<Digest> },
+}
+
+impl Found<'_> {
+    /// None for a page whose digest nobody said.
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Blob { layer, .. } => Some(layer.digest),
+            Self::Page { want, .. } => *want,
+        }
+    }
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(joined)?
 }
 
 fn joined(error: tokio::task::JoinError) -> Error {
@@ -138,15 +179,7 @@ pub(crate) async fn push(global: &Global, config: &Config, options: &Push) -> Re
         let mut file = File::open(&path).map_err(failed)?;
         let copy = file.try_clone().map_err(failed)?;
         Sif::open(copy).map_err(|source| Error::Sif { path: path.clone(), source })?;
-        let (mut sha, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-        loop {
-            let n = file.read(&mut buffer).map_err(failed)?;
-            if n == 0 {
-                return Ok::<_, Error>((Digest::from_bytes(sha.finalize().into()), size));
-            }
-            sha.update(&buffer[..n]);
-            size += n as u64;
-        }
+        verified::hash(&mut file).map_err(failed)
     });
     let content = read.await.map_err(joined)??;
     let title = options.file.file_name().unwrap_or_default().to_string_lossy().into_owned();

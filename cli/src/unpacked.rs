@@ -5,7 +5,8 @@
 //! <cache>/unpacked/.tmp-<pid>-…/   being unpacked; a killed one is removed by the next
 //! ```
 //!
-//! The key is the file's identity (device, inode, size, mtime, ctime): a changed SIF is unpacked anew. All owners become
+//! The key is the file's identity (device, inode, size, mtime, ctime): a changed SIF is unpacked anew. A file without a name
+//! (`--disable-cache`) never comes a second time, so for it the key is what is in it. All owners become
 //! the user; what only root could make (device nodes) is left out with one warning.
 
 use crate::error::Error;
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use siforge_sif::Partition;
 use siforge_squashfs::read::{Reader, unpack};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,8 +63,12 @@ pub(crate) fn open(
     }
 }
 
-fn key(file: &File) -> io::Result<String> {
+fn key(mut file: &File) -> io::Result<String> {
     let meta = file.metadata()?;
+    if meta.nlink() == 0 {
+        file.rewind()?;
+        return Ok(crate::verified::hash(&mut file)?.0.hex());
+    }
     let identity = format!(
         "{}:{}:{}:{}.{}:{}.{}",
         meta.dev(),

@@ -2,6 +2,7 @@
 //! and podman, never by us.
 
 mod daemon;
+mod kept;
 mod remote;
 mod tree;
 
