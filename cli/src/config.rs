@@ -1,6 +1,6 @@
 //! What the environment says. The only module of this program that reads it.
 
-use siforge_oci::{Credentials, Keyring, Place, Secret};
+use siforge_oci::{Credentials, Keyring, Place, Proxies, Secret};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,8 @@ pub(crate) struct RegistryPaths {
     /// What containers/image looks for its files in: the user's own folder, when there is a home, and the machine's.
     pub(crate) user_containers: Option<PathBuf>,
     pub(crate) system_containers: PathBuf,
+    /// HTTPS_PROXY, NO_PROXY and their relatives.
+    pub(crate) proxies: Proxies,
 }
 
 impl RegistryPaths {
@@ -83,6 +85,7 @@ impl RegistryPaths {
             conf: path("CONTAINERS_REGISTRIES_CONF"),
             user_containers: in_home(".config/containers"),
             system_containers: "/etc/containers".into(),
+            proxies: Proxies::new(&text),
         }
     }
 

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::prompt;
 use serde_json::json;
 use siforge_oci::{
-    Client, Credentials, Endpoint, Listed, Place, Registries, Secret, Tls, add_certs, read_file, with_login,
-    without_login,
+    Client, Credentials, Endpoint, Keyring, Listed, Location, Place, Registries, Secret, Tls, add_certs, one_line,
+    read_file, with_login, without_login,
 };
 use siforge_reference::ImageRef;
 use std::fs::{DirBuilder, Permissions};
@@ -38,47 +38,74 @@ pub(crate) async fn connect(
     let keyring = paths.keyring(username, options.authfile.as_deref(), prompted);
     let locations = registries(paths)?.locations(image)?;
     let last = locations.len().saturating_sub(1);
-    let mut endpoints = Vec::new();
+    let wishes = wishes(config, options.no_https, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())?;
+    let (mut endpoints, mut said) = (Vec::new(), Vec::new());
     for (at, location) in locations.into_iter().enumerate() {
-        let here = ImageRef { registry: location.registry, repository: location.repository, ..image.clone() };
-        // What was typed is for the registry, not for its mirrors.
-        let chosen = match at == last {
-            true => keyring.find(&here).await?,
-            false => keyring.find_stored(&here).await?,
-        };
-        let mut tls = Tls { insecure_skip_verify: location.insecure, ..Tls::default() };
-        if at == last {
-            tls.plain_http = options.no_https;
-            tls.insecure_skip_verify |= options.tls_insecure_skip_verify;
-            tls.ca_bundle = ca_bundle(options.tls_ca_file.as_deref())?;
-            if !global.is_quiet() {
-                say(&chosen.warnings, chosen.credentials.is_some(), &here.registry);
+        let shown = format!("{}/{}", location.registry, location.repository);
+        // What the command line says is for the registry, not for its mirrors.
+        let mirrors = Tls { proxies: wishes.proxies.clone(), ..Tls::default() };
+        let wishes = if at == last { wishes.clone() } else { mirrors };
+        let found = endpoint(paths, &keyring, image, location, wishes).await;
+        match found {
+            Ok((endpoint, mut warnings)) => {
+                warnings.retain(|warning| !said.contains(warning));
+                warn(global, &warnings);
+                said.extend(warnings);
+                endpoints.push(endpoint);
             }
+            // There is another place to go on at.
+            Err(error) if at < last => warn(global, &[format!("the mirror {shown} is passed over: {error}")]),
+            Err(error) => return Err(error),
         }
-        add_certs(&mut tls, &cert_folders(paths), &here.registry)?;
-        let ImageRef { registry, repository, .. } = here;
-        let credentials = chosen.credentials;
-        endpoints.push(Endpoint { registry, repository, credentials, tls, try_http: location.insecure });
     }
-    Ok(Client::connect(image, endpoints).await?)
+    if let Some(endpoint) = endpoints.last().filter(|endpoint| endpoint.credentials.is_none() && !global.is_quiet()) {
+        // Apptainer's words.
+        eprintln!("info: no credentials for {} found: only pulls of public images will succeed", endpoint.registry);
+    }
+    let client = Client::connect(image, endpoints).await?;
+    for error in client.passed_over() {
+        warn(global, &[format!("a mirror is passed over: {error}")]);
+    }
+    Ok(client)
+}
+
+/// What there is for a place of the image, and warnings.
+async fn endpoint(
+    paths: &RegistryPaths,
+    keyring: &Keyring,
+    image: &ImageRef,
+    location: Location,
+    elsewhere: Tls,
+) -> Result<(Endpoint, Vec<String>), Error> {
+    let Location { registry, repository, insecure } = location;
+    let here = ImageRef { registry, repository, ..image.clone() };
+    // What was typed is for the registry that was named: neither for its mirrors nor for another in its place.
+    let chosen = match here.registry == image.registry {
+        true => keyring.find(&here).await?,
+        false => keyring.find_stored(&here).await?,
+    };
+    let mut tls = elsewhere.clone();
+    tls.insecure_skip_verify |= insecure;
+    let mut warnings = add_certs(&mut tls, &cert_folders(paths), &here.registry)?;
+    warnings.extend(chosen.warnings);
+    let (ImageRef { registry, repository, .. }, credentials) = (here, chosen.credentials);
+    Ok((Endpoint { registry, repository, credentials, tls, elsewhere, try_http: insecure }, warnings))
 }
 
 /// How a web server is spoken with.
-pub(crate) fn server_tls(options: &Registry) -> Result<Tls, Error> {
-    Ok(Tls {
-        insecure_skip_verify: options.tls_insecure_skip_verify,
-        ca_bundle: ca_bundle(options.tls_ca_file.as_deref())?,
-        ..Tls::default()
-    })
+pub(crate) fn server_tls(config: &Config, options: &Registry) -> Result<Tls, Error> {
+    wishes(config, false, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())
 }
 
-/// Apptainer's words for who has no credentials.
-fn say(warnings: &[String], found: bool, registry: &str) {
-    for warning in warnings {
+/// What the command line says, and the proxies of the environment.
+fn wishes(config: &Config, plain_http: bool, insecure: bool, ca_file: Option<&Path>) -> Result<Tls, Error> {
+    let (proxies, ca_bundle) = (config.registries.proxies.clone(), ca_bundle(ca_file)?);
+    Ok(Tls { plain_http, insecure_skip_verify: insecure, ca_bundle, proxies, ..Tls::default() })
+}
+
+fn warn(global: &Global, warnings: &[String]) {
+    for warning in warnings.iter().filter(|_| !global.is_quiet()) {
         eprintln!("warning: {warning}");
-    }
-    if !found {
-        eprintln!("info: no credentials for {registry} found: only pulls of public images will succeed");
     }
 }
 
@@ -122,24 +149,6 @@ fn add(registries: &mut Registries, path: &Path) -> Result<(), Error> {
     Ok(registries.add(&path.display().to_string(), &String::from_utf8_lossy(&text))?)
 }
 
-/// `docker://NAME` with what a short name stands for (registries.conf, `[aliases]`); any other source as it is.
-pub(crate) fn unshortened(config: &Config, source: &str) -> Result<String, Error> {
-    let Some(name) = source.strip_prefix("docker://") else {
-        return Ok(source.to_owned());
-    };
-    let end = name.find([':', '@']).unwrap_or(name.len());
-    let (short, rest) = name.split_at(end);
-    // A part with a dot or a port before the first slash is a registry.
-    let domain = short.split_once('/').is_some_and(|(first, _)| first.contains('.') || first == "localhost");
-    if domain || rest.contains('/') {
-        return Ok(source.to_owned());
-    }
-    match registries(&config.registries)?.alias(short) {
-        Some(alias) => Ok(format!("docker://{alias}{rest}")),
-        None => Ok(source.to_owned()),
-    }
-}
-
 pub(crate) fn run(global: &Global, config: &Config, command: &RegistryCommand) -> Result<(), Error> {
     match command {
         RegistryCommand::Login(options) => login(global, config, options),
@@ -159,16 +168,14 @@ fn login(global: &Global, config: &Config, options: &Login) -> Result<(), Error>
     let credentials = credentials(config, options, &image.registry)?;
 
     let paths = &config.registries;
-    let insecure = registries(paths)?.locations(&image)?.last().is_some_and(|location| location.insecure);
-    let mut tls = Tls {
-        plain_http: options.no_https,
-        insecure_skip_verify: insecure || options.tls_insecure_skip_verify,
-        ca_bundle: ca_bundle(options.tls_ca_file.as_deref())?,
-        identity: None,
-    };
-    add_certs(&mut tls, &cert_folders(paths), &image.registry)?;
+    let insecure = registries(paths)?.is_insecure(&name)?;
+    let elsewhere = wishes(config, options.no_https, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())?;
+    let mut tls = elsewhere.clone();
+    tls.insecure_skip_verify |= insecure;
+    warn(global, &add_certs(&mut tls, &cert_folders(paths), &image.registry)?);
     let ImageRef { registry, repository, .. } = image.clone();
-    let endpoint = Endpoint { registry, repository, credentials: Some(credentials.clone()), tls, try_http: insecure };
+    let known = Some(credentials.clone());
+    let endpoint = Endpoint { registry, repository, credentials: known, tls, elsewhere, try_http: insecure };
     let wanted = crate::pull::block_on(async {
         let client = Client::connect(&image, vec![endpoint]).await?;
         Ok(client.verify().await?)
@@ -249,7 +256,8 @@ fn list(config: &Config, options: &List) -> Result<(), Error> {
             for (Listed { key, username, helper }, file) in rows {
                 let helper = helper.map(|helper| format!("(docker-credential-{helper})"));
                 let user = username.or(helper).unwrap_or_else(|| "(token)".to_owned());
-                println!("{key:<40} {user:<20} {file}");
+                // Whoever wrote the file could write to the terminal.
+                println!("{:<40} {:<20} {}", one_line(&key), one_line(&user), one_line(&file));
             }
         }
     }

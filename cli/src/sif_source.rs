@@ -132,7 +132,7 @@ impl Remote<'_> {
                 (layer.digest, layer.size)
             }
             Found::Page { url, want } => {
-                let tls = crate::registry::server_tls(self.registry)?;
+                let tls = crate::registry::server_tls(self.config, self.registry)?;
                 http_sif::download(url, want, &tls, file, MAX_SIF).await?
             }
         };

@@ -14,7 +14,6 @@ use std::path::Path;
 const UNPACKED_BYTES: u64 = 1 << 40;
 
 pub(crate) fn parse(config: &Config, text: &str) -> Result<Reference, Error> {
-    let text = &crate::registry::unshortened(config, text)?;
     let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
     Ok(Reference::parse(text, &context)?)
 }

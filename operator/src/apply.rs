@@ -11,6 +11,7 @@ use crate::work::{Ask, Found, Sif, Stage};
 use k8s_openapi::jiff::Timestamp;
 use siforge_build::{Limits, chain};
 use siforge_crds::conditions::Reason;
+use siforge_oci::Tls;
 use siforge_store::{Provenance, Ref, RefContent, Store, Visibility};
 use std::sync::PoisonError;
 
@@ -63,7 +64,7 @@ fn job(context: &Context, owner: &Owner, ready: &Ready) -> Job {
         Folders { store: context.store.clone(), namespace: owner.namespace.clone() },
         spec.platform.clone(),
         ready.credentials.clone(),
-        ready.tls.clone(),
+        Tls { proxies: context.proxies.clone(), ..ready.tls.clone() },
         spec.recipe.clone(),
         settings,
         spec.timeout,

@@ -2,6 +2,7 @@
 
 use crate::cli::{LogFormat, Run};
 use siforge_build::{Limits, Settings};
+use siforge_oci::Proxies;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct Config {
     pub workers: usize,
     /// Of one build: the threads are shared among the workers, and no object may raise the number of files.
     pub settings: Settings,
+    /// HTTPS_PROXY, NO_PROXY and their relatives, for registries.
+    pub proxies: Proxies,
     pub namespace: Option<String>,
     /// None: no leader election.
     pub lease: Option<Lease>,
@@ -70,6 +73,7 @@ impl Config {
                 cache_bytes,
                 ..Settings::for_processors((threads / workers).max(1))
             },
+            proxies: Proxies::new(&variable),
             namespace,
             lease: leader_elect.then(|| Lease {
                 namespace: lease_namespace,

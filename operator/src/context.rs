@@ -8,6 +8,7 @@ use crate::status::Limiter;
 use kube::{Api, Client, ResourceExt};
 use siforge_build::Settings;
 use siforge_crds::SingularityImage;
+use siforge_oci::Proxies;
 use siforge_store::Store;
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) limiter: Limiter,
     /// Threads and memory of one build, and the most files; the other limits are each object's.
     pub(crate) settings: Settings,
+    /// Of the environment.
+    pub(crate) proxies: Proxies,
     /// Held while a ref and the visibility of its artifact are written: refs share artifacts, and the file's mode follows
     /// from all of them.
     pub(crate) publishing: Arc<Mutex<()>>,

@@ -149,6 +149,7 @@ async fn lead(
         metrics,
         limiter: Limiter::default(),
         settings: config.settings.clone(),
+        proxies: config.proxies.clone(),
         publishing: Arc::default(),
         generation,
         client,

@@ -51,7 +51,7 @@ pub(crate) fn gather(spec: Validated, observed: &Observed) -> Result<Ready, Fail
         plain_http: spec.transport.plain_http,
         insecure_skip_verify: spec.transport.insecure_skip_verify,
         ca_bundle,
-        identity: None,
+        ..Tls::default()
     };
     let access = access(&spec.access, &observed.namespaces);
     Ok(Ready { spec, credentials, tls, access, versions })

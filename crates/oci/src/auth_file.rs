@@ -110,7 +110,7 @@ impl AuthFile {
         let entries = self.auths.iter();
         let mut entries: Vec<_> =
             entries.filter_map(|(key, entry)| matched(key, image).map(|length| (length, key, entry))).collect();
-        entries.sort_by_key(|(length, ..)| std::cmp::Reverse(*length));
+        entries.sort_by_key(|(length, key, _)| (std::cmp::Reverse(*length), strangeness(key)));
         // An empty entry is what Docker writes when a helper has the rest.
         entries.into_iter().find_map(|(_, key, entry)| entry.credentials(key).transpose()).transpose()
     }
@@ -124,15 +124,17 @@ impl AuthFile {
             named,
         };
         let named = self.helpers.iter().find(|(key, _)| same_registry(key, &image.registry));
-        let named = named.map(|(_, program)| helper(program, server, true));
+        // docker/cli: one without a name stands for the file itself, whatever credsStore says.
+        let own = named.is_some_and(|(_, program)| program.is_empty());
+        let named = named.filter(|_| !own).map(|(_, program)| helper(program, server, true));
         let here = self.credentials(image)?.map(Candidate::Here);
-        let store = (!self.store.is_empty()).then(|| helper(&self.store, server, false));
+        let store = (!own && !self.store.is_empty()).then(|| helper(&self.store, server, false));
         Ok([named, here, store].into_iter().flatten().collect())
     }
 
     /// All entries by their keys.
     pub fn list(&self) -> Vec<Listed> {
-        let helpers = self.helpers.iter();
+        let helpers = self.helpers.iter().filter(|(_, program)| !program.is_empty());
         let helpers =
             helpers.map(|(key, program)| Listed { key: key.clone(), username: None, helper: Some(program.clone()) });
         let own = self.auths.iter().filter_map(|(key, entry)| {
@@ -197,6 +199,14 @@ fn matched(key: &str, image: &ImageRef) -> Option<usize> {
     (same_labels(host, &image.registry) && same_path).then_some(host.len() + path.len())
 }
 
+/// Of keys that fit equally well, the one that today's tools write comes first: no wildcard, no scheme; for Docker Hub its
+/// old name.
+fn strangeness(key: &str) -> u8 {
+    let hub = host_and_path(key) == (HUB, "");
+    let usual = if hub { key == HUB_KEY } else { !key.contains("://") };
+    2 * u8::from(key.contains('*')) + u8::from(!usual)
+}
+
 fn same_registry(key: &str, registry: &str) -> bool {
     let (host, path) = host_and_path(key);
     path.is_empty() && host == registry
@@ -229,7 +239,8 @@ pub fn login_key(name: &str) -> String {
     }
 }
 
-/// The file's text with a login more; everything else in it stays. `file` is what there was, if there was any.
+/// The file's text with a login more, in the place of all that there were for the same name; everything else in it stays.
+/// `file` is what there was, if there was any.
 pub fn with_login(file: Option<&[u8]>, name: &str, login: &Credentials) -> Result<Secret, InvalidAuthFile> {
     let (mut root, key) = (editable(file, name)?, login_key(name));
     let entry = match login {
@@ -242,7 +253,10 @@ pub fn with_login(file: Option<&[u8]>, name: &str, login: &Credentials) -> Resul
     };
     let auths = root.entry("auths").or_insert_with(|| json!({}));
     match auths.as_object_mut() {
-        Some(auths) => drop(auths.insert(key, entry)),
+        Some(auths) => {
+            auths.retain(|other, _| host_and_path(other) != host_and_path(name));
+            auths.insert(key, entry);
+        }
         None => *auths = json!({ key: entry }),
     }
     Ok(written(root))
@@ -270,8 +284,8 @@ fn editable(file: Option<&[u8]>, name: &str) -> Result<Map<String, Value>, Inval
     };
     let parsed = AuthFile::parse(text)?;
     let named = parsed.helpers.iter().find(|(key, _)| same_registry(key, host_and_path(name).0));
-    let helper = named.map(|(_, program)| program).or(Some(&parsed.store).filter(|store| !store.is_empty()));
-    match helper {
+    let helper = named.map_or(&parsed.store, |(_, program)| program);
+    match Some(helper).filter(|helper| !helper.is_empty()) {
         Some(helper) => Err(InvalidAuthFile::KeptByHelper { name: helper.clone() }),
         None => serde_json::from_slice(text).map_err(|error| invalid(&error)),
     }

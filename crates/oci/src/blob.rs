@@ -113,7 +113,8 @@ impl Client {
         if url.set_username("").is_err() || url.set_password(None).is_err() {
             return Err(unsupported("only http and https URLs are followed"));
         }
-        let mut http = Transport::new(url.host_str().unwrap_or_default(), &Tls::default())?;
+        let tls = Tls { proxies: self.http.proxies.clone(), ..Tls::default() };
+        let mut http = Transport::new(url.host_str().unwrap_or_default(), &url, &tls, &tls)?;
         http.idle = self.http.idle;
         self.with_tries(Where::Url(&http, &url), layer, sink).await
     }

@@ -34,22 +34,41 @@ pub struct Identity {
     pub key: Secret,
 }
 
-/// Adds to `tls` what `folders` (each a certs.d) have for `registry` (`HOST[:PORT]`).
-pub fn add_certs(tls: &mut Tls, folders: &[PathBuf], registry: &str) -> Result<(), CertsError> {
-    let mut own = folders.iter().map(|folder| folder.join(registry));
-    let Some(folder) = own.find(|folder| folder.is_dir()) else {
-        return Ok(());
-    };
-    let wrong = |source| CertsError::Read { path: folder.clone(), source };
+/// Adds to `tls` what `folders` (each a certs.d) have for `registry` (`HOST[:PORT]`). A folder that this user may not read
+/// is as if it were not there: it was made for another's. Gives a warning for each.
+pub fn add_certs(tls: &mut Tls, folders: &[PathBuf], registry: &str) -> Result<Vec<String>, CertsError> {
+    let mut warnings = Vec::new();
+    for folder in folders.iter().map(|folder| folder.join(registry)).filter(|folder| folder.is_dir()) {
+        match files(&folder) {
+            Ok(files) => {
+                add_files(tls, &files)?;
+                break;
+            }
+            Err(CertsError::Read { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                warnings.push(format!("the certificates in {} are passed over: {source}", path.display()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(warnings)
+}
+
+/// Sorted.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, CertsError> {
+    let wrong = |source| CertsError::Read { path: folder.to_owned(), source };
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(wrong)?.take(MAX_FILES + 1) {
+    for entry in std::fs::read_dir(folder).map_err(wrong)?.take(MAX_FILES + 1) {
         files.push(entry.map_err(wrong)?.path());
     }
     if files.len() > MAX_FILES {
-        return Err(CertsError::TooMuch { path: folder });
+        return Err(CertsError::TooMuch { path: folder.to_owned() });
     }
     files.sort();
-    for path in &files {
+    Ok(files)
+}
+
+fn add_files(tls: &mut Tls, files: &[PathBuf]) -> Result<(), CertsError> {
+    for path in files {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
                 let bundle = tls.ca_bundle.get_or_insert_default();
@@ -57,11 +76,11 @@ pub fn add_certs(tls: &mut Tls, folders: &[PathBuf], registry: &str) -> Result<(
                 bundle.push(b'\n');
             }
             Some("cert") => {
-                let key = beside(&files, path, "key")?;
+                let key = beside(files, path, "key")?;
                 let text = String::from_utf8(read(&key)?).map_err(|_| CertsError::NotPem { path: key })?;
                 tls.identity = Some(Identity { certificates: read(path)?, key: Secret::new(text) });
             }
-            Some("key") => drop(beside(&files, path, "cert")?),
+            Some("key") => drop(beside(files, path, "cert")?),
             _ => {}
         }
     }
@@ -102,7 +121,7 @@ mod tests {
         let folders = [dir.path().join("home"), dir.path().join("etc"), dir.path().join("nosuch")];
         let certs = |registry: &str| {
             let mut tls = Tls { ca_bundle: Some(b"given\n".to_vec()), ..Tls::default() };
-            add_certs(&mut tls, &folders, registry).map(|()| tls).map_err(|error| error.to_string())
+            add_certs(&mut tls, &folders, registry).map(|_| tls).map_err(|error| error.to_string())
         };
         write("home/a:5000/b.crt", "B");
         write("home/a:5000/a.crt", "A");

@@ -66,6 +66,8 @@ pub struct Client {
     mirrors: Vec<Client>,
     /// Which of them (their number is this client) the last image was found at.
     found: AtomicUsize,
+    /// Mirrors that cannot be asked at all.
+    passed_over: Vec<Error>,
 }
 
 /// A repository's name and what it is called where it is.
@@ -84,6 +86,8 @@ pub struct Endpoint {
     pub repository: String,
     pub credentials: Option<Credentials>,
     pub tls: Tls,
+    /// How other hosts are spoken with that the registry points at: its token server, a redirect's.
+    pub elsewhere: Tls,
     /// Where no TLS is spoken, HTTP will do.
     pub try_http: bool,
 }
@@ -97,40 +101,57 @@ struct Fetched {
 
 impl Client {
     /// A client for `registry` (`ImageRef::registry`: `docker.io`, `127.0.0.1:5000`): credentials belong to one registry,
-    /// so references to others are refused.
+    /// so references to others are refused. Hosts that it points at are spoken with in the same way, but for the client's
+    /// own certificate.
     pub fn new(registry: &str, credentials: Option<Credentials>, tls: Tls) -> Result<Self, Error> {
+        Self::with(registry, credentials, &tls, &Tls { identity: None, ..tls.clone() })
+    }
+
+    fn with(registry: &str, credentials: Option<Credentials>, tls: &Tls, elsewhere: &Tls) -> Result<Self, Error> {
+        let base = base(registry, tls)?;
         Ok(Self {
             registry: registry.to_owned(),
             moved: None,
-            http: Transport::new(registry, &tls)?,
-            auth: Auth::new(registry, base(registry, &tls)?, credentials),
-            base: base(registry, &tls)?,
+            http: Transport::new(registry, &base, tls, elsewhere)?,
+            auth: Auth::new(registry, base.clone(), credentials),
+            base,
             mirrors: Vec::new(),
             found: AtomicUsize::new(0),
+            passed_over: Vec::new(),
         })
     }
 
     /// A client for one image's repository, at several places: the last is the registry itself, those before it are its
     /// mirrors. What it resolves carries the image's own name all the same.
     pub async fn connect(image: &ImageRef, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
-        let mut clients = Vec::new();
-        for endpoint in endpoints {
-            clients.push(Self::at(image, endpoint).await?);
+        let (mut clients, mut passed_over) = (Vec::new(), Vec::new());
+        let last = endpoints.len().saturating_sub(1);
+        for (at, endpoint) in endpoints.into_iter().enumerate() {
+            match Self::at(image, endpoint).await {
+                Ok(client) => clients.push(client),
+                Err(error) if at < last => passed_over.push(error),
+                Err(error) => return Err(error.after(passed_over)),
+            }
         }
         let registry = clients.pop().ok_or_else(|| ParseError::Image { value: image.to_string() })?;
         // There is another place to go on at: a mirror that is down must not cost each request its pauses.
         for mirror in &mut clients {
             mirror.http.tries = 1;
         }
-        Ok(Self { mirrors: clients, ..registry })
+        Ok(Self { mirrors: clients, passed_over, ..registry })
+    }
+
+    /// Why mirrors are not asked.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
     }
 
     async fn at(image: &ImageRef, endpoint: Endpoint) -> Result<Self, Error> {
-        let Endpoint { registry, repository, credentials, mut tls, try_http } = endpoint;
-        let mut client = Self::new(&registry, credentials.clone(), tls.clone())?;
+        let Endpoint { registry, repository, credentials, mut tls, elsewhere, try_http } = endpoint;
+        let mut client = Self::with(&registry, credentials.clone(), &tls, &elsewhere)?;
         if try_http && !tls.plain_http && !client.auth.answers(&client.http).await? {
             tls.plain_http = true;
-            client = Self::new(&registry, credentials, tls)?;
+            client = Self::with(&registry, credentials, &tls, &elsewhere)?;
         }
         let moved = Moved { from: image.repository.clone(), registry, repository };
         Ok(Self { registry: image.registry.clone(), moved: Some(moved), ..client })
@@ -157,7 +178,7 @@ impl Client {
     /// Finds the image for `platform`: manifest and config, all of it verified against the reference's digest or, for a
     /// tag, against the digests that the tag's manifest gives.
     pub async fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<Resolved, Error> {
-        let mut failed = Vec::new();
+        let mut failed = self.passed_over.clone();
         for (at, mirror) in self.mirrors.iter().enumerate() {
             match mirror.resolve_here(reference, platform).await {
                 Ok(resolved) => {

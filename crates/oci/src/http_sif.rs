@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 pub async fn download(url: &str, want: Option<Digest>, tls: &Tls, to: &File, max: u64) -> Result<(Digest, u64), Error> {
     let parsed = Url::parse(url).map_err(|_| ParseError::Url { value: crate::answer::one_line(url, &[]) })?;
     let operation = Operation::Download { url: without_query(&parsed) };
-    let transport = Transport::new(parsed.host_str().unwrap_or_default(), tls)?;
+    let transport = Transport::new(parsed.host_str().unwrap_or_default(), &parsed, tls, tls)?;
     let get = Get { operation: operation.clone(), url: parsed, accept: "*/*", from: 0, digest_known: want.is_some() };
     let mut response = transport.get(&get, None).await?;
     if response.status() != StatusCode::OK {

@@ -16,10 +16,11 @@ use siforge_reference::ImageRef;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// Bytes of a file; those of people with hundreds of registries have some tens of KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -27,6 +28,8 @@ const MAX_FILE: u64 = 1 << 20;
 const MAX_ANSWER: u64 = 64 << 10;
 /// A helper may ask its user for a passphrase, or a cloud for a token.
 const HELPER_DEADLINE: Duration = Duration::from_secs(60);
+/// What a helper said before it ended is there by then; what it left running may hold its output open for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where credentials may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,30 +204,62 @@ struct Output {
     stderr: Vec<u8>,
 }
 
+/// A helper that is given up takes along what it has started.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Only as long as it is not reaped is its number its own.
+        let group = self.0.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group {
+            // It may have ended by now.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 async fn answer(path: &Path, server: &str) -> io::Result<Output> {
     let mut command = Command::new(path.as_os_str() as &OsStr);
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
+    let child = &mut group.0;
+    let (stdin, from_stdout, from_stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let ask = async {
         if let Some(mut stdin) = stdin {
             // One that does not read has its reasons; its answer counts.
             let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
         }
     };
-    let ((), stdout, stderr) = tokio::join!(ask, bounded(stdout), bounded(stderr));
-    let (stdout, stderr) = (stdout?, stderr?);
-    // One that has said too much may be blocked at saying more: it is not waited for.
-    let success = stdout.len() as u64 > MAX_ANSWER || child.wait().await?.success();
+    let ended = {
+        let talk = async { tokio::join!(ask, bounded(from_stdout, &mut stdout), bounded(from_stderr, &mut stderr)) };
+        let mut talk = pin!(talk);
+        tokio::select! {
+            ((), stdout, stderr) = &mut talk => { stdout.and(stderr)?; None }
+            ended = child.wait() => {
+                if let Ok(((), stdout, stderr)) = tokio::time::timeout(LAST_WORDS, talk).await {
+                    stdout.and(stderr)?;
+                }
+                Some(ended?)
+            }
+        }
+    };
+    let success = match ended {
+        Some(status) => status.success(),
+        // One that has said too much may be blocked at saying more: it is not waited for.
+        None => stdout.len() as u64 > MAX_ANSWER || child.wait().await?.success(),
+    };
     Ok(Output { success, stdout, stderr })
 }
 
-async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(MAX_ANSWER + 1).read_to_end(&mut bytes).await?;
-    }
-    Ok(bytes)
+async fn bounded(pipe: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let Some(pipe) = pipe else {
+        return Ok(());
+    };
+    let mut pipe = pipe.take(MAX_ANSWER + 1);
+    // Whoever stops waiting keeps what came so far.
+    while pipe.read_buf(bytes).await? > 0 {}
+    Ok(())
 }
 
 enum Answered {

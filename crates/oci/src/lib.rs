@@ -38,12 +38,18 @@ mod media;
 mod operation;
 mod oras;
 mod platform;
+mod proxy;
 mod registries;
 mod retry;
 mod secret;
 mod tls;
 mod transport;
 mod vouch;
+
+/// Text of others for people: one line without control characters, at most 300 characters of it.
+pub fn one_line(text: &str) -> String {
+    answer::one_line(text, &[])
+}
 
 pub use auth_file::{AuthFile, InvalidAuthFile, Listed, login_key, with_login, without_login};
 pub use certs::{CertsError, Identity, add_certs};
@@ -54,6 +60,7 @@ pub use keyring::{Chosen, Keyring, KeyringError, Place, read_file};
 pub use media::Compression;
 pub use operation::Operation;
 pub use platform::{InvalidPlatform, Platform};
+pub use proxy::Proxies;
 pub use registries::{Location, Registries, RegistriesError};
 pub use secret::{Credentials, Secret};
 pub use tls::Tls;

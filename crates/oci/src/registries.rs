@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!   unqualified-search-registries = ["docker.io"]       not used: a name without a registry is Docker Hub's
-//!   [aliases]
-//!   "fedora" = "registry.fedoraproject.org/fedora"      a short name
+//!   [aliases]                                           not used either: docker://NAME is the whole name
 //!   [[registry]]
 //!   prefix = "docker.io/library"                        the longest that fits an image; "*.example.com" fits subdomains
 //!   location = "registry.site:5000/hub"                 takes the prefix's place; absent: the prefix
@@ -22,13 +21,11 @@
 use crate::answer::one_line;
 use serde::Deserialize;
 use siforge_reference::ImageRef;
-use std::collections::BTreeMap;
 
 /// All files together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registries {
     registries: Vec<Registry>,
-    aliases: BTreeMap<String, String>,
 }
 
 /// A place of an image.
@@ -87,8 +84,6 @@ enum Pull {
 struct File {
     #[serde(default)]
     registry: Vec<RawRegistry>,
-    #[serde(default)]
-    aliases: BTreeMap<String, String>,
     #[serde(default)]
     registries: Old,
 }
@@ -161,27 +156,36 @@ impl Registries {
             self.registries.retain(|other| other.prefix != registry.prefix);
             self.registries.push(registry);
         }
-        self.aliases.extend(parsed.aliases);
         Ok(())
     }
 
-    /// What a short name stands for; a name with a registry in it is none.
-    pub fn alias(&self, name: &str) -> Option<&str> {
-        self.aliases.get(name).map(String::as_str).filter(|name| !name.is_empty())
+    /// The rule for `name` (`HOST[/PATH]`), which stands in errors as `shown`.
+    fn rule(&self, name: &str, shown: &dyn ToString) -> Result<Option<&Registry>, RegistriesError> {
+        let longest = self.registries.iter().filter(|registry| fits(&registry.prefix, name));
+        match longest.max_by_key(|registry| registry.prefix.len()) {
+            Some(Registry { blocked: true, prefix, file, .. }) => {
+                let (prefix, file) = (prefix.clone(), file.clone());
+                Err(RegistriesError::Blocked { image: shown.to_string(), prefix, file })
+            }
+            rule => Ok(rule),
+        }
+    }
+
+    /// Whether the registry of `name` (`HOST[/PATH]`) may be reached insecurely. What is said of another host, which the
+    /// images of this one are to be fetched from, says nothing of this one.
+    pub fn is_insecure(&self, name: &str) -> Result<bool, RegistriesError> {
+        let host = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        let rule = self.rule(name, &name)?;
+        Ok(rule.is_some_and(|rule| rule.insecure && host(&moved(&rule.prefix, &rule.location, name)) == host(name)))
     }
 
     /// Where the image is to be looked for, in order; the last is the registry itself.
     pub fn locations(&self, image: &ImageRef) -> Result<Vec<Location>, RegistriesError> {
         let name = format!("{}/{}", image.registry, image.repository);
-        let longest = self.registries.iter().filter(|registry| fits(&registry.prefix, &name));
-        let Some(registry) = longest.max_by_key(|registry| registry.prefix.len()) else {
+        let Some(registry) = self.rule(&name, image)? else {
             let (registry, repository) = (image.registry.clone(), image.repository.clone());
             return Ok(vec![Location { registry, repository, insecure: false }]);
         };
-        if registry.blocked {
-            let (prefix, file) = (registry.prefix.clone(), registry.file.clone());
-            return Err(RegistriesError::Blocked { image: image.to_string(), prefix, file });
-        }
         let wanted = |pull| match pull {
             Pull::All => true,
             Pull::DigestOnly => image.digest.is_some(),

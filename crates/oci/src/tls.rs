@@ -2,7 +2,7 @@
 //!
 //! rustls with ring as its only provider; the provider is given to the configuration and not installed for the process.
 
-use crate::{Error, Identity};
+use crate::{Error, Identity, Proxies};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -23,6 +23,7 @@ pub struct Tls {
     pub ca_bundle: Option<Vec<u8>>,
     /// What the client shows when it is asked who it is.
     pub identity: Option<Identity>,
+    pub proxies: Proxies,
 }
 
 impl Tls {

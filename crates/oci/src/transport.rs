@@ -6,7 +6,7 @@
 
 use crate::answer::{MAX_ERROR_BODY, Refusal, one_line};
 use crate::retry::{Attempts, TRIES};
-use crate::{Error, Operation, Secret, Tls};
+use crate::{Error, Operation, Proxies, Secret, Tls};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::error::Error as _;
@@ -23,7 +23,12 @@ const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Transport {
-    http: reqwest::Client,
+    /// For the one origin (scheme, host, port) that this is for.
+    home: reqwest::Client,
+    origin: Url,
+    /// For every other that is pointed at: what one host is trusted with says nothing of another.
+    elsewhere: reqwest::Client,
+    pub(crate) proxies: Proxies,
     /// How long the other side may be silent.
     pub(crate) idle: Duration,
     /// How often in a row a request may fail.
@@ -43,15 +48,20 @@ pub(crate) struct Get {
 }
 
 impl Transport {
-    pub(crate) fn new(registry: &str, tls: &Tls) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.client_config(registry)?)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(concat!("siforge/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: root_cause(&error) })?;
-        Ok(Self { http, idle: IDLE_TIMEOUT, tries: TRIES })
+    /// To `origin` with `tls`; to wherever it points with `elsewhere`.
+    pub(crate) fn new(registry: &str, origin: &Url, tls: &Tls, elsewhere: &Tls) -> Result<Self, Error> {
+        let home = client(registry, tls)?;
+        let elsewhere = Tls { plain_http: tls.plain_http, ..elsewhere.clone() };
+        let elsewhere = if elsewhere == *tls { home.clone() } else { client(registry, &elsewhere)? };
+        let (origin, proxies) = (origin.clone(), tls.proxies.clone());
+        Ok(Self { home, origin, elsewhere, proxies, idle: IDLE_TIMEOUT, tries: TRIES })
+    }
+
+    fn to(&self, url: &Url) -> &reqwest::Client {
+        match url.origin() == self.origin.origin() {
+            true => &self.home,
+            false => &self.elsewhere,
+        }
     }
 
     pub(crate) fn attempts(&self) -> Attempts {
@@ -86,13 +96,13 @@ impl Transport {
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, sensitive(&get.operation, authorization)?);
         }
-        self.answer(&get.operation, url, self.http.get(url.clone()).headers(headers)).await
+        self.answer(&get.operation, url, self.to(url).get(url.clone()).headers(headers)).await
     }
 
     /// Sends a form (`application/x-www-form-urlencoded`). It holds secrets, so a redirect is not followed.
     pub(crate) async fn post(&self, get: &Get, form: &Secret) -> Result<Response, Error> {
         let request = self
-            .http
+            .to(&get.url)
             .post(get.url.clone())
             .header(ACCEPT, get.accept)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -105,7 +115,7 @@ impl Transport {
     }
 
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
-        self.http.request(method, url)
+        self.to(&url).request(method, url)
     }
 
     /// Sends a request with a body, which may take `patience` longer than an answer may.
@@ -169,6 +179,19 @@ impl Transport {
         let detail = format!("no data from {host}:{port} for {:?}", self.idle);
         Error::Unreachable { operation: operation.clone(), detail }
     }
+}
+
+fn client(registry: &str, tls: &Tls) -> Result<reqwest::Client, Error> {
+    let proxies = tls.proxies.clone();
+    let proxy = reqwest::Proxy::custom(move |url| proxies.of(url).map(|proxy| proxy.expose().to_owned()));
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.client_config(registry)?)
+        .proxy(proxy)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("siforge/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Error::TlsSetup { registry: registry.to_owned(), detail: root_cause(&error) })
 }
 
 fn sensitive(operation: &Operation, authorization: &Secret) -> Result<HeaderValue, Error> {

@@ -1,7 +1,7 @@
 //! Certificates that nobody should accept, and the places of those that are trusted.
 
 use super::*;
-use siforge_tests::{Process, Siforge, free_port};
+use siforge_tests::{Process, Siforge, User, free_port};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,6 +128,22 @@ fn authorities_are_found_where_other_tools_keep_them() {
     check("SSL_CERT_FILE", &[("SSL_CERT_FILE", ca.clone())], true);
     check("SSL_CERT_DIR", &[("SSL_CERT_DIR", hashed(&ca))], true);
     check("certs.d", &[], true);
+}
+
+#[test]
+fn a_folder_that_an_ordinary_user_may_not_read_is_passed_over() {
+    let registry = Registry::plain();
+    registry.push("hello:v1", &hello());
+    let siforge = Siforge::user(User::ordinary());
+    let home = siforge.dir().join("home");
+    let certs = home.join(".config/containers/certs.d").join(registry.address());
+    std::fs::create_dir_all(&certs).expect("folder");
+    run(Command::new("chmod").arg("700").arg(&certs)).ok();
+    let mut command = siforge.command();
+    command.env("HOME", &home).args(["pull", "--no-https", "x.sif", &registry.reference("hello:v1")]);
+    let ran = run(&mut command).ok();
+    let warning = format!("warning: the certificates in {} are passed over: ", certs.display());
+    assert!(ran.stderr.contains(&warning), "{ran}");
 }
 
 /// A folder as OpenSSL has them: `<hash>.0`.

@@ -62,6 +62,16 @@ fn a_login_is_kept_once_the_registry_has_taken_it() {
 }
 
 #[test]
+fn a_list_says_nothing_to_the_terminal() {
+    let person = Person::new();
+    let auths = json!({ "auths": { "\u{1b}[2Jquay.io\n": { "username": "\u{1b}]0;u\u{7}", "password": "p" } } });
+    person.file(".docker/config.json", &auths.to_string());
+    let shown = run(person.command().args(["registry", "list"])).ok().stdout;
+    assert!(shown.contains("[2Jquay.io") && shown.contains("]0;u"), "{shown:?}");
+    assert!(!shown.chars().any(|c| c.is_control() && c != '\n') && shown.lines().count() == 2, "{shown:?}");
+}
+
+#[test]
 fn logins_that_cannot_be() {
     let person = Person::new();
     let registry = Registry::plain();

@@ -78,8 +78,66 @@ fn a_mirror_that_fails_is_passed_over() {
     pull(&person, &text, image, |_| ()).ok();
     let layer = format!("/blobs/{}", resolved.layers[0].digest);
     assert!(mirror.requests_once("GET", &layer, 1) > 0 && origin.requests_once("GET", &layer, 1) > 0);
+    // What there is for it is broken.
+    let passed_over = |why: &str| {
+        let ran = pull(&person, &text, image, |_| ()).ok();
+        let warning = format!("warning: the mirror {}/lab/hello is passed over: ", mirror.address());
+        assert!(ran.stderr.contains(&warning) && ran.stderr.contains(why), "{why}: {ran}");
+    };
+    let helpers = json!({ "credHelpers": { mirror.address(): "gone" } }).to_string();
+    let config = person.file(".docker/config.json", &helpers);
+    passed_over("docker-credential-gone, which ");
+    std::fs::remove_file(config).expect("remove");
+    person.file(&format!(".config/containers/certs.d/{}/client.key", mirror.address()), "key");
+    passed_over("it needs client.cert beside it");
     mirror.stop();
     pull(&person, &text, image, |_| ()).ok();
+}
+
+/// Where an image is, for a client without a command line.
+fn endpoint(registry: &Registry, tls: Tls) -> siforge_oci::Endpoint {
+    let (registry, repository) = (registry.address(), "lab/hello".to_owned());
+    siforge_oci::Endpoint { registry, repository, tls, ..Default::default() }
+}
+
+#[test]
+fn a_mirror_that_cannot_be_asked_is_passed_over() {
+    let (origin, mirror) = (Registry::plain(), Registry::start(Options { tls: true, auth: Auth::None }));
+    origin.push("lab/hello:v1", &hello());
+    let image: ImageRef = "images.invalid/lab/hello:v1".parse().expect("reference");
+    // Whether it speaks TLS is asked at once, and its certificate is nobody's.
+    let broken = siforge_oci::Endpoint { try_http: true, ..endpoint(&mirror, Tls::default()) };
+    let connect = |endpoints| block_on(Client::connect(&image, endpoints));
+    let client = connect(vec![broken.clone(), endpoint(&origin, plain_http())]).expect("connect");
+    assert!(matches!(client.passed_over(), [Error::Certificate { .. }]), "{:?}", client.passed_over());
+    block_on(client.resolve(&image, &amd64())).expect("resolve");
+    refused(connect(vec![endpoint(&origin, plain_http()), broken]), Kind::Certificate, &["x509"]);
+}
+
+#[test]
+fn what_a_registry_is_trusted_with_is_not_for_whom_it_points_at() {
+    let registry = Registry::start(Options { tls: true, auth: Auth::Token });
+    registry.push("lab/hello:v1", &hello());
+    let image: ImageRef =
+        registry.reference("lab/hello:v1").trim_start_matches("docker://").parse().expect("reference");
+    let check = |tls: Tls, elsewhere: Tls, works: bool| {
+        let endpoint = siforge_oci::Endpoint { elsewhere, credentials: right(), ..endpoint(&registry, tls) };
+        let client = block_on(Client::connect(&image, vec![endpoint])).expect("connect");
+        match block_on(client.resolve(&image, &amd64())) {
+            Ok(_) => assert!(works),
+            // Its token server is at another port.
+            Err(error) => {
+                assert!(!works, "{error}");
+                refused::<()>(Err(error), Kind::Certificate, &["getting a token for ", "x509"]);
+            }
+        }
+    };
+    let any = Tls { insecure_skip_verify: true, ..Tls::default() };
+    check(tls(&registry), tls(&registry), true);
+    check(any.clone(), tls(&registry), true);
+    check(any.clone(), any.clone(), true);
+    check(any, Tls::default(), false);
+    check(tls(&registry), Tls::default(), false);
 }
 
 #[test]
@@ -89,7 +147,8 @@ fn a_mirror_is_not_sent_what_was_typed_for_the_registry() {
     origin.push("lab/hello:v1", &hello());
     mirror.push("lab/hello:v1", &hello());
     let text = conf("images.invalid", &origin, &[(&mirror, "", "")]);
-    let image = "docker://images.invalid/lab/hello:v1";
+    let text = text.replace("prefix = \"images.invalid\"", &format!("prefix = \"{}\"", origin.address()));
+    let image = &origin.reference("lab/hello:v1");
     let person = Person::new();
     let given = |command: &mut Command| {
         command.env("APPTAINER_DOCKER_USERNAME", USER).env("APPTAINER_DOCKER_PASSWORD", PASSWORD);
@@ -105,6 +164,23 @@ fn a_mirror_is_not_sent_what_was_typed_for_the_registry() {
 }
 
 #[test]
+fn another_host_in_a_registrys_place_is_not_sent_what_was_typed() {
+    let other = Registry::start(Options { tls: false, auth: Auth::Htpasswd });
+    other.push("lab/hello:v1", &hello());
+    let text = conf("images.invalid", &other, &[]);
+    let image = "docker://images.invalid/lab/hello:v1";
+    let person = Person::new();
+    let given = |command: &mut Command| {
+        command.env("APPTAINER_DOCKER_USERNAME", USER).env("APPTAINER_DOCKER_PASSWORD", PASSWORD);
+    };
+    let ran = pull(&person, &text, image, given).fails_with(255);
+    assert!(ran.stderr.contains(&format!("no credentials for {} were given", other.address())), "{ran}");
+    assert_eq!(manifests(&other, "lab/hello"), 0, "{}", other.log());
+    person.file(".docker/config.json", &auths(&other.address(), PASSWORD));
+    pull(&person, &text, image, given).ok();
+}
+
+#[test]
 fn names_that_are_blocked_or_short() {
     let origin = Registry::plain();
     origin.push("lab/hello:v1", &hello());
@@ -117,14 +193,11 @@ fn names_that_are_blocked_or_short() {
 
     let plain = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", origin.address());
     pull(&person, &plain, &origin.reference("lab/hello:v1"), |_| ()).ok();
-    let bytes = |name: &str| std::fs::read(person.siforge.out().join(name)).expect("SIF");
-    let direct = bytes("x.sif");
-    person.file(
-        ".config/containers/registries.conf.d/00-short.conf",
-        &format!("[aliases]\nhello = \"{}/lab/hello\"\n", origin.address()),
-    );
-    pull(&person, &plain, "docker://hello:v1", |_| ()).ok();
-    assert!(bytes("x.sif") == direct, "a short name is a name for the same");
+    // Short names are not for docker://, which is the whole name.
+    let short = format!("{plain}[aliases]\nhello = \"{}/lab/hello\"\n", origin.address());
+    let hub = format!("{short}[[registry]]\nlocation = \"docker.io\"\nblocked = true\n");
+    let ran = pull(&person, &hub, "docker://hello:v1", |_| ()).fails_with(255);
+    assert!(ran.stderr.contains("docker.io is blocked by "), "{ran}");
 
     // The file that the variable names is read instead of the user's.
     let other = person.file("other.conf", &plain);

@@ -85,22 +85,30 @@ fn proxies_are_used_and_passed_by_as_the_environment_says() {
             "{asked:?}"
         );
     }
-    let secure = tls.address().replace("127.0.0.1", "localhost");
+    let secure = tls.address().replace("127.0.0.1", "registry.invalid");
     let image = format!("docker://{secure}/lab/hello:v1");
     let proxy = Proxy::to(&tls.address());
     let address = format!("http://{}", proxy.address);
-    pull(&["--tls-ca-file", &ca], &[("HTTPS_PROXY", &address)], &image);
+    let any = ["--tls-insecure-skip-verify"];
+    pull(&any, &[("HTTPS_PROXY", &address)], &image);
     let asked = proxy.asked();
     assert!(!asked.is_empty() && asked.iter().all(|line| line.starts_with(&format!("CONNECT {secure} "))), "{asked:?}");
 
-    let passed_by = |variables: &[(&str, &str)]| {
-        let before = proxy.asked().len();
-        pull(&["--tls-ca-file", &ca], variables, &image);
-        assert_eq!(proxy.asked().len(), before, "{variables:?}");
-    };
-    passed_by(&[("HTTPS_PROXY", &address), ("NO_PROXY", "other.example,localhost")]);
-    passed_by(&[("HTTPS_PROXY", &address), ("no_proxy", "*")]);
-    passed_by(&[("HTTP_PROXY", &address)]);
+    let before = proxy.asked().len();
+    let with_port = format!("other.example,*.invalid:{}", secure.rsplit(':').next().expect("port"));
+    for variables in [
+        &[("HTTPS_PROXY", address.as_str()), ("NO_PROXY", &with_port)][..],
+        &[("HTTPS_PROXY", &address), ("no_proxy", "*")],
+        &[("HTTP_PROXY", &address)],
+    ] {
+        let ran = try_pull(&any, variables, &image).fails_with(255);
+        assert!(ran.stderr.contains("dial tcp registry.invalid:"), "{variables:?}: {ran}");
+    }
+    // This machine is not behind any proxy.
+    for here in [tls.address(), tls.address().replace("127.0.0.1", "localhost")] {
+        pull(&["--tls-ca-file", &ca], &[("HTTPS_PROXY", &address)], &format!("docker://{here}/lab/hello:v1"));
+    }
+    assert_eq!(proxy.asked().len(), before, "{:?}", proxy.asked());
 }
 
 fn try_pull(words: &[&str], variables: &[(&str, &str)], image: &str) -> Finished {

@@ -36,6 +36,11 @@ fn which_key_is_taken() {
     check("lolcow", &["registry-1.docker.io"], Some("registry-1.docker.io"));
     check("lolcow", &["docker.io", "docker.io/library"], Some("docker.io/library"));
     check("lolcow", &["index.docker.io.evil.example"], None);
+    // Of two that fit equally well, what today's tools write.
+    check("r.example/a", &["https://r.example", "r.example", "http://r.example"], Some("r.example"));
+    check("r.example/a", &["https://r.example/v1/", "r.example"], Some("r.example"));
+    check("r.example/a", &["*.example", "https://r.example"], Some("https://r.example"));
+    check("lolcow", &["docker.io", "https://index.docker.io/v1/", "index.docker.io"], Some(HUB_KEY));
 }
 
 #[test]
@@ -77,8 +82,12 @@ fn what_cannot_be_used_is_not_quoted() {
 #[test]
 fn where_an_image_is_looked_for() {
     let file = json!({
-        "auths": { "r.example": { "auth": encoded("u:p") }, "h.example": { "auth": encoded("u:q") } },
-        "credHelpers": { "h.example": "gcloud", "https://index.docker.io/v1/": "hub" },
+        "auths": {
+            "r.example": { "auth": encoded("u:p") },
+            "h.example": { "auth": encoded("u:q") },
+            "f.example": { "auth": encoded("u:r") },
+        },
+        "credHelpers": { "h.example": "gcloud", "https://index.docker.io/v1/": "hub", "f.example": "" },
         "credsStore": "desktop",
     });
     let file = AuthFile::parse(file.to_string().as_bytes()).expect("file");
@@ -95,6 +104,8 @@ fn where_an_image_is_looked_for() {
     check("h.example/a", &[helper("gcloud", "h.example", true), here("q"), helper("desktop", "h.example", false)]);
     check("lolcow", &[helper("hub", HUB_KEY, true), helper("desktop", HUB_KEY, false)]);
     check("o.example:5/a", &[helper("desktop", "o.example:5", false)]);
+    check("f.example/a", &[here("r")]);
+    assert!(!file.list().iter().any(|listed| listed.key == "f.example" && listed.helper.is_some()));
 }
 
 #[test]
@@ -117,6 +128,26 @@ fn logins_come_and_go_and_the_rest_stays() {
     let new = with_login(None, "quay.io/org/", &login).expect("new file");
     let listed = AuthFile::parse(new.expose().as_bytes()).expect("file").list();
     assert_eq!(listed, [Listed { key: "quay.io/org".to_owned(), username: Some("ci".to_owned()), helper: None }]);
+    let own = br#"{"credsStore":"pass","credHelpers":{"quay.io":""}}"#;
+    assert!(with_login(Some(own), "quay.io", &login).is_ok());
     let kept = with_login(Some(br#"{"credsStore":"pass"}"#), "quay.io", &login);
     assert_eq!(kept, Err(InvalidAuthFile::KeptByHelper { name: "pass".to_owned() }));
+}
+
+#[test]
+fn a_login_replaces_all_that_there_were_for_its_name() {
+    let check = |keys: &[&str], name: &str, image: &str, left: &[&str]| {
+        let old = keys.iter().map(|key| ((*key).to_owned(), json!({ "auth": encoded("u:old") })));
+        let file = json!({ "auths": old.collect::<Map<_, _>>() }).to_string();
+        let after = with_login(Some(file.as_bytes()), name, &Credentials::new("u", "new")).expect(name);
+        let after: Value = serde_json::from_str(after.expose()).expect("JSON");
+        assert_eq!(found(image, &after), Ok(Some("u:new".to_owned())), "{keys:?} {name}");
+        let keys: Vec<_> = after["auths"].as_object().expect("auths").keys().collect();
+        assert_eq!(keys, left, "{name}");
+    };
+    let several = ["http://r.example", "https://r.example/v1/", "r.example", "r.example/", "r.example/a"];
+    check(&several, "r.example", "r.example/b", &["r.example", "r.example/a"]);
+    check(&several, "r.example/a", "r.example/a", &several);
+    let hub = ["docker.io", "index.docker.io", "https://index.docker.io/v2/", "registry-1.docker.io"];
+    check(&hub, "docker.io", "lolcow", &[HUB_KEY]);
 }

@@ -42,6 +42,29 @@ async fn what_helpers_answer() {
     check(token, Some(Credentials::Identity { token: Secret::new("t") })).await;
     check("echo credentials not found in native keychain; exit 1", None).await;
     check(r#"echo '{"Username":"","Secret":""}'"#, None).await;
+    // What it leaves running holds its output open.
+    let start = Instant::now();
+    check(r#"sleep 60 & echo '{"Username":"u","Secret":"p"}'"#, Some(Credentials::new("u", "p"))).await;
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_helper_that_is_given_up_takes_along_what_it_started() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pid = dir.path().join("pid");
+    let error = ask(&format!("sleep 60 & echo $! > {}; wait", pid.display())).await.expect_err("late").to_string();
+    assert!(error.contains("no answer for r.example within 2s"), "{error}");
+    let pid = std::fs::read_to_string(pid).expect("pid").trim().to_owned();
+    let runs = || {
+        // A process that has ended and is not yet reaped is a zombie.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains("(sleep)") && !stat.contains(") Z ")
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while runs() {
+        assert!(Instant::now() < deadline, "it runs on");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -54,7 +77,7 @@ async fn helpers_that_are_broken() {
         assert!(start.elapsed() < Duration::from_secs(20), "{script}");
     };
     check("exec sleep 60", "no answer for r.example within 2s").await;
-    check("sleep 60 & echo hunter2", "no answer for r.example within 2s").await;
+    check("sleep 60 & echo hunter2", "something other than JSON").await;
     check("echo hunter2", "something other than JSON").await;
     check(r#"echo '{"Username":"u","Secret":{"hunter2":1}}'"#, "something other than JSON").await;
     check("exec yes hunter2", "more than 65536 bytes").await;

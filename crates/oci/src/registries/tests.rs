@@ -62,17 +62,35 @@ fn mirrors_come_first_in_their_order() {
 }
 
 #[test]
-fn later_files_replace_prefixes_and_add_aliases() {
+fn later_files_replace_prefixes() {
     let mut registries =
         read("unqualified-search-registries=['a']\n[[registry]]\nlocation='r'\nblocked=true\n").expect("main");
-    registries
-        .add("10.conf", "[aliases]\nfedora='registry.fedoraproject.org/fedora'\nold='x.io/old'\n")
-        .expect("first");
     registries.add("20.conf", "[aliases]\nold=''\n[[registry]]\nprefix='r'\nlocation='s.site'\n").expect("second");
-    assert_eq!(registries.alias("fedora"), Some("registry.fedoraproject.org/fedora"));
-    assert_eq!((registries.alias("old"), registries.alias("nosuch")), (None, None));
     assert_eq!(registries.registries.len(), 1);
     assert_eq!(registries.registries[0].location, "s.site");
+}
+
+#[test]
+fn which_logins_may_be_insecure() {
+    let text = "[[registry]]\nlocation='r.example'\ninsecure=true\n\
+        [[registry]]\nprefix='moved.example'\nlocation='s.site/x'\ninsecure=true\n\
+        [[registry]]\nprefix='inside.example'\nlocation='inside.example/x'\ninsecure=true\n\
+        [[registry]]\nlocation='p.example/library'\ninsecure=true\n\
+        [[registry]]\nprefix='*.wild.example'\nlocation='s.site'\ninsecure=true\n\
+        [[registry]]\nlocation='b.example'\nblocked=true\n";
+    let registries = read(text).expect("file");
+    let check = |name: &str, expect: bool| assert_eq!(registries.is_insecure(name), Ok(expect), "{name}");
+    check("r.example", true);
+    check("r.example/a", true);
+    check("r.example.org", false);
+    check("moved.example", false);
+    check("inside.example", true);
+    check("p.example", false);
+    check("p.example/library", true);
+    check("a.wild.example", false);
+    check("other.example", false);
+    let error = registries.is_insecure("b.example").expect_err("blocked").to_string();
+    assert!(error.contains("b.example is blocked by registries.conf"), "{error}");
 }
 
 #[test]
