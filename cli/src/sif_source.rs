@@ -53,7 +53,7 @@ impl Remote<'_> {
     pub(crate) async fn open(&self) -> Result<Source, Error> {
         let file = self.temporary()?;
         self.download(&file).await?;
-        let (shown, platform) = (self.reference.to_string(), source::platform(self.registry)?);
+        let (shown, platform) = (self.shown(), source::platform(self.registry)?);
         let opened = tokio::task::spawn_blocking(move || {
             source_tree::sif(&shown, file, &platform, &siforge_build::Limits::default())
         });
@@ -93,6 +93,14 @@ impl Remote<'_> {
         tempfile::tempfile_in(dir).map_err(|source| Error::Temporary { path: dir.clone(), source })
     }
 
+    /// Without the password and the token that a URL may hold.
+    fn shown(&self) -> String {
+        match self.reference {
+            Reference::Http(url) => http_sif::shown(url),
+            other => other.to_string(),
+        }
+    }
+
     /// `--sha256`
     fn sha256(&self) -> Result<Option<Digest>, Error> {
         let Some(text) = &self.registry.sha256 else {
@@ -124,7 +132,7 @@ impl Remote<'_> {
     }
 
     async fn fetch(&self, found: Found<'_>, file: &File) -> Result<(Digest, u64), Error> {
-        let shown = || PathBuf::from(self.reference.to_string());
+        let shown = || PathBuf::from(self.shown());
         let copy = || file.try_clone().map_err(|source| Error::Read { path: shown(), source });
         let got = match found {
             Found::Blob { client, image, layer } => {

@@ -149,8 +149,33 @@ fn a_layer_that_is_not_what_the_layout_says_is_refused() {
     let before = siforge.files();
     let refused = siforge.run(&["pull", "x.sif", &format!("oci:{}", layout.display())]).fails_with(255);
     let layer = largest.file_name().unwrap().to_string_lossy().into_owned();
-    for expected in [format!("oci:{}: layer sha256:{layer} is damaged", layout.display()), "it has become".into()] {
+    for expected in [format!("oci:{}: layer sha256:{layer} is damaged", layout.display()), "it has the digest".into()] {
         assert!(refused.stderr.contains(&expected), "{refused}");
     }
     assert_eq!(siforge.files(), before);
+}
+
+#[test]
+fn a_layer_that_decodes_as_it_should_but_is_another_blob_is_refused() {
+    let siforge = Siforge::root();
+    let layout = siforge.dir().join("layout");
+    small().write_layout(&layout);
+    let (path, archive) = (layout.display().to_string(), siforge.dir().join("a.tar").display().to_string());
+    siforge.run(&["pull", "good.sif", &format!("oci:{path}")]).ok();
+    let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let layer = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&layer).unwrap();
+    assert_eq!(bytes[..2], [0x1f, 0x8b]);
+    // The time in the header of gzip (RFC 1952, 2.3): no part of what it decodes to.
+    bytes[4] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    run(Command::new("tar").args(["-cf", &archive, "-C", &path, "."])).ok();
+    for source in [format!("oci:{path}"), format!("oci-archive:{archive}")] {
+        let refused = siforge.run(&["pull", "--disable-cache", "x.sif", &source]).fails_with(255);
+        let name = layer.file_name().unwrap().to_string_lossy();
+        for expected in [format!("{source}: layer sha256:{name} is damaged"), "it has the digest".into()] {
+            assert!(refused.stderr.contains(&expected), "{refused}");
+        }
+        assert!(!siforge.out().join("x.sif").exists());
+    }
 }

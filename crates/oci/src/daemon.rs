@@ -58,12 +58,9 @@ pub async fn image(name: &str, host: &str, options: &local::Options<'_>) -> Resu
 
 impl Engine {
     fn at(host: &str, shown: String) -> Result<Self, Error> {
-        let unusable = |detail: &str| Error::Engine {
-            shown: shown.clone(),
-            host: answer::one_line(host, &[]),
-            detail: detail.to_owned(),
-        };
-        let tls = Tls::default().client_config(host).map_err(|error| unusable(&error.to_string()))?;
+        let unusable =
+            |detail: &str| Error::Engine { shown: shown.clone(), host: without_login(host), detail: detail.to_owned() };
+        let tls = Tls::default().client_config(&without_login(host)).map_err(|error| unusable(&error.to_string()))?;
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
@@ -84,7 +81,7 @@ impl Engine {
         };
         let base = Url::parse(&base).map_err(|_| unusable("DOCKER_HOST holds no valid address"))?;
         let http = builder.build().map_err(|error| unusable(&error.to_string()))?;
-        Ok(Self { http, base, host: answer::one_line(host, &[]), shown })
+        Ok(Self { http, base, host: without_login(host), shown })
     }
 
     /// The image as `docker save` writes it, in a file without a name.
@@ -148,5 +145,39 @@ impl Engine {
             false => "",
         };
         self.error(format!("{}{hint}", answer::one_line(&cause.to_string(), &[])))
+    }
+}
+
+/// An engine's address for people: without the user and password that may stand in it.
+fn without_login(host: &str) -> String {
+    let (scheme, rest) = host.split_once("://").map_or(("", host), |(scheme, rest)| (scheme, rest));
+    let rest = match (scheme, rest.rsplit_once('@')) {
+        // A path, which may hold an @.
+        ("unix", _) | (_, None) => rest,
+        (_, Some((_, address))) => address,
+    };
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    answer::one_line(&format!("{scheme}{separator}{rest}"), &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_login() {
+        for (host, shown) in [
+            ("tcp://user:pw@host:2375", "tcp://host:2375"),
+            ("https://user:p/w@x@host/", "https://host/"),
+            ("user:pw@host", "host"),
+            ("ssh://user@host", "ssh://host"),
+            ("unix:///run/a@b/c.sock", "unix:///run/a@b/c.sock"),
+            ("", ""),
+        ] {
+            assert_eq!(without_login(host), shown);
+            if let Err(error) = Engine::at(host, "docker-daemon:x".to_owned()) {
+                assert!(!error.to_string().contains("pw"), "{error}");
+            }
+        }
     }
 }

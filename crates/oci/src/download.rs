@@ -11,6 +11,8 @@
 //! SHA-256 right, so whoever read to the end has read the blob that the manifest names.
 
 use crate::Error;
+use sha2::{Digest as _, Sha256};
+use siforge_reference::Digest;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,6 +24,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub struct Download {
     bytes: Bytes,
     size: u64,
+    /// What each reader has to find, where nobody vouches for the bytes.
+    digest: Option<Digest>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -69,19 +73,31 @@ impl Download {
         Self::with_state(bytes, size, State { written: size, outcome: Some(Ok(())) })
     }
 
+    /// The same where nobody vouches for the bytes: a reader hashes what it reads, and instead of the end of another blob
+    /// than that of `digest` it meets an error.
+    pub fn unverified(file: impl Into<Arc<File>>, offset: u64, size: u64, digest: Digest) -> Arc<Self> {
+        let bytes = Bytes::File { file: file.into(), offset };
+        let state = State { written: size, outcome: Some(Ok(())) };
+        Arc::new(Self { digest: Some(digest), ..Self::plain(bytes, size, state) })
+    }
+
     /// A blob of `size` bytes that lies nowhere: `make` gives it to each reader.
     pub fn made(make: Box<Make>, size: u64) -> Arc<Self> {
         Self::with_state(Bytes::Made(make), size, State { written: size, outcome: Some(Ok(())) })
     }
 
     fn with_state(bytes: Bytes, size: u64, state: State) -> Arc<Self> {
-        Arc::new(Self { bytes, size, state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Self::plain(bytes, size, state))
+    }
+
+    fn plain(bytes: Bytes, size: u64, state: State) -> Self {
+        Self { bytes, size, digest: None, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Reads the blob from its start. Blocks where the writer has not yet been; a failed download is an error that holds
     /// the [`Error`] (`io::Error::downcast`).
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader { download: Arc::clone(self), position: 0, made: None }
+        Reader { download: Arc::clone(self), position: 0, made: None, sha: self.digest.map(|_| Sha256::new()) }
     }
 
     /// Bytes that are in the file.
@@ -143,6 +159,8 @@ pub struct Reader {
     position: u64,
     /// What is made, once it is read.
     made: Option<Box<dyn Read + Send>>,
+    /// Of what is read so far, if it is to be checked.
+    sha: Option<Sha256>,
 }
 
 impl fmt::Debug for Reader {
@@ -165,6 +183,18 @@ impl Reader {
             state = self.download.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// At the end: whether it was the blob that its digest says.
+    fn check(&self) -> io::Result<()> {
+        let (Some(want), Some(sha)) = (self.download.digest, &self.sha) else {
+            return Ok(());
+        };
+        let got = Digest::from_bytes(sha.clone().finalize().into());
+        match got == want {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has the digest {got}"))),
+        }
+    }
 }
 
 impl Read for Reader {
@@ -184,13 +214,16 @@ impl Read for Reader {
         };
         let available = usize::try_from(self.available()?).unwrap_or(usize::MAX).min(buffer.len());
         if available == 0 {
-            return Ok(0);
+            return self.check().map(|()| 0);
         }
         match file.read_at(&mut buffer[..available], offset + self.position)? {
             // Below the watermark: someone else cut the file.
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob's file was truncated while it was read")),
             read => {
                 self.position += read as u64;
+                if let Some(sha) = &mut self.sha {
+                    sha.update(&buffer[..read]);
+                }
                 Ok(read)
             }
         }
@@ -243,6 +276,21 @@ mod tests {
             assert_eq!(error.to_string(), "reading the tags of host/x: interrupted after 3 bytes");
         }
         assert!(download.failure().is_some() && !download.is_complete());
+    }
+
+    #[test]
+    fn an_unverified_blob_ends_only_when_it_is_the_right_one() {
+        let file = tempfile::tempfile().expect("temporary file");
+        file.write_all_at(b"..hello", 0).expect("write");
+        let read = |said: &[u8]| {
+            let digest = Digest::from_bytes(Sha256::digest(said).into());
+            let copy = file.try_clone().expect("clone");
+            let mut text = String::new();
+            Download::unverified(copy, 2, 5, digest).reader().read_to_string(&mut text).map(|_| text)
+        };
+        assert_eq!(read(b"hello").expect("the right one"), "hello");
+        let error = read(b"hellx").expect_err("another one");
+        assert!(error.to_string().starts_with("it has the digest sha256:2cf24dba"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,11 @@ use std::io;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
+/// `url` for people, without password and query.
+pub fn shown(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| "a malformed URL".to_owned(), |url| without_query(&url))
+}
+
 /// Writes what `url` gives to `to`, an empty file; gives its size and digest. At most `max` bytes; more, or another digest
 /// than `want`, is an error. Redirects are followed; without `want` they may not leave TLS.
 pub async fn download(url: &str, want: Option<Digest>, tls: &Tls, to: &File, max: u64) -> Result<(Digest, u64), Error> {

@@ -226,9 +226,11 @@ fn redirect(get: &Get, location: &Url, detail: &'static str) -> Error {
     Error::Redirect { operation: get.operation.clone(), location: without_query(location), detail }
 }
 
-/// A URL for people: its query may hold a signature that opens the blob.
+/// A URL for people: its query may hold a signature that opens the blob, and its user a password.
 pub(crate) fn without_query(url: &Url) -> String {
     let mut url = url.clone();
+    // They fail only for URLs that cannot have a user.
+    let _ = (url.set_username(""), url.set_password(None));
     url.set_query(None);
     url.set_fragment(None);
     one_line(url.as_str(), &[])

@@ -4,10 +4,13 @@
 //!   item = [pax header 'x' + records]?  [ustar header]  [contents, padded to 512]      end = 1024 zero bytes
 //! ```
 //!
-//! ustar with PAX records for what does not fit (POSIX.1-2017 pax), xattrs as `SCHILY.xattr.*`. A second name of a file is
+//! ustar with PAX records for what does not fit (POSIX.1-2017 pax), xattrs as `SCHILY.xattr.*`,
+//! and as `LIBARCHIVE.xattr.*` where the name holds a `=`. A second name of a file is
 //! a hard link to its first.
 
 use super::{Collector, Item, Kind, Walk};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::HashMap;
 use std::io::{self, Read};
 
@@ -177,8 +180,11 @@ fn headers(item: &Item, first: Option<&[u8]>) -> Vec<u8> {
     let mtime = number("mtime", item.mtime, MAX_LARGE);
     if first.is_none() {
         for (name, value) in &item.xattrs {
-            let key = [b"SCHILY.xattr.", name.as_slice()].concat();
-            record_bytes(&mut records, &key, value);
+            match name.contains(&b'=') {
+                false => record_bytes(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value),
+                // There the key would end in the name's midst.
+                true => record(&mut records, &encoded(name), STANDARD.encode(value).as_bytes()),
+            }
         }
     }
     let mut out = Vec::new();
@@ -189,6 +195,13 @@ fn headers(item: &Item, first: Option<&[u8]>) -> Vec<u8> {
     }
     out.extend(block(&path, kind, link, item.mode, [uid, gid, size, mtime], device));
     out
+}
+
+/// The key of an xattr as libarchive writes it (archive_write_set_format_pax.c): the name percent-encoded, the value base64.
+fn encoded(name: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'=');
+    let piece = |byte: &u8| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    format!("LIBARCHIVE.xattr.{}", name.iter().map(piece).collect::<String>())
 }
 
 /// One ustar header; `numbers`: uid, gid, size, mtime.
