@@ -7,13 +7,18 @@ use crate::cli::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 use crate::config::Config;
 use crate::error::Error;
 use serde_json::json;
-use siforge_store::cache::{self, Entry, What};
+use siforge_store::cache::{self, Entry, Removal, What};
 use siforge_store::{Blobs, Store};
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long what left the cache may wait.
+const MINUTES: u64 = cache::GRACE.as_secs() / 60;
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days.saturating_mul(86_400))
+}
 
 /// An entry as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ struct Item {
     path: PathBuf,
     bytes: u64,
     used: SystemTime,
+    /// Of blobs and packs.
+    entry: Option<Entry>,
 }
 
 pub(crate) fn run(config: &Config, command: &CacheCommand) -> Result<(), Error> {
@@ -48,7 +55,7 @@ fn clean(config: &Config, options: &Clean) -> Result<(), Error> {
     let now = SystemTime::now();
     let goes = |item: &Item| {
         is_of(&options.r#type, item.kind)
-            && (options.days == 0 || now.duration_since(item.used).is_ok_and(|age| age >= DAY * options.days as u32))
+            && (options.days == 0 || now.duration_since(item.used).is_ok_and(|age| age >= days(options.days)))
             && (options.name.is_empty() || options.name.iter().any(|name| item.name.starts_with(name.as_str())))
     };
     let items: Vec<Item> = items(config)?.into_iter().filter(goes).collect();
@@ -61,6 +68,10 @@ fn clean(config: &Config, options: &Clean) -> Result<(), Error> {
     }
     let mut freed = 0;
     for item in &items {
+        if let Some(entry) = &item.entry {
+            freed += if cache::remove(entry)? { item.bytes } else { 0 };
+            continue;
+        }
         match std::fs::remove_file(&item.path) {
             Ok(()) => freed += item.bytes,
             // Another one was faster.
@@ -80,13 +91,23 @@ fn gc(config: &Config, options: &CacheGc) -> Result<(), Error> {
     let Some(blobs) = blobs(config)? else {
         return Ok(());
     };
+    let removal = Removal::of(&blobs, true);
     let gone = match options.dry_run {
         true => cache::surplus(cache::entries(&blobs)?, bound, SystemTime::now()),
-        false => cache::enforce(&blobs, bound)?,
+        false => cache::enforce(&blobs, bound, removal)?,
     };
     let verb = if options.dry_run { "would remove" } else { "removed" };
     for item in gone.iter().map(item) {
         println!("{verb} {} {} ({})", word(item.kind), item.name, size(item.bytes));
+    }
+    let waiting = cache::discarded(&blobs)?;
+    if !options.dry_run && !waiting.is_empty() {
+        let bytes = waiting.iter().map(|discarded| discarded.bytes).sum();
+        println!(
+            "{} of it are freed in {} minutes; `siforge cache clean -T trash` frees them now",
+            size(bytes),
+            MINUTES
+        );
     }
     Ok(())
 }
@@ -109,16 +130,18 @@ fn blobs(config: &Config) -> Result<Option<Blobs>, Error> {
 
 /// By kind and name.
 fn items(config: &Config) -> Result<Vec<Item>, Error> {
-    let mut items: Vec<Item> = match blobs(config)? {
-        Some(blobs) => cache::entries(&blobs)?.iter().map(item).collect(),
-        None => Vec::new(),
-    };
+    let mut items = Vec::new();
+    if let Some(blobs) = blobs(config)? {
+        items.extend(cache::entries(&blobs)?.iter().map(item));
+        let discarded = cache::discarded(&blobs)?.into_iter();
+        items.extend(discarded.map(|gone| plain(Kind::Trash, file_name(&gone.path), gone.path, gone.bytes, gone.used)));
+    }
     if let Ok(store) = Store::open(&config.cache) {
         for (digest, path) in store.artifacts()? {
             // One that goes meanwhile is not there.
             let Ok(metadata) = path.metadata() else { continue };
             let used = metadata.accessed().or_else(|_| metadata.modified()).unwrap_or(UNIX_EPOCH);
-            items.push(Item { kind: Kind::Image, name: digest.hex(), path, bytes: metadata.len(), used });
+            items.push(plain(Kind::Image, digest.hex(), path, metadata.len(), used));
         }
     }
     items.sort_by(|a, b| (a.kind as u8, &a.name).cmp(&(b.kind as u8, &b.name)));
@@ -130,8 +153,16 @@ fn item(entry: &Entry) -> Item {
         What::Blob => Kind::Blob,
         What::Pack { .. } => Kind::Pack,
     };
-    let name = entry.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Item { kind, name, path: entry.path.clone(), bytes: entry.bytes, used: entry.used }
+    let item = plain(kind, file_name(&entry.path), entry.path.clone(), entry.bytes, entry.used);
+    Item { entry: Some(entry.clone()), ..item }
+}
+
+fn plain(kind: Kind, name: String, path: PathBuf, bytes: u64, used: SystemTime) -> Item {
+    Item { kind, name, path, bytes, used, entry: None }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn is_of(kinds: &[Kind], kind: Kind) -> bool {
@@ -143,6 +174,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Blob => "blob",
         Kind::Pack => "pack",
         Kind::Image => "image",
+        Kind::Trash => "trash",
         Kind::All => "all",
     }
 }
@@ -171,7 +203,7 @@ fn text(items: &[Item], each: bool) -> String {
         let of = items.iter().filter(|item| item.kind == kind);
         of.fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.bytes))
     };
-    let (images, blobs, packs) = (sum(Kind::Image), sum(Kind::Blob), sum(Kind::Pack));
+    let (images, blobs, packs, trash) = (sum(Kind::Image), sum(Kind::Blob), sum(Kind::Pack), sum(Kind::Trash));
     out += &format!(
         "There are {} container file(s) using {}, {} oci blob file(s) using {} and {} layer pack(s) using {} of space\n",
         images.0,
@@ -181,7 +213,14 @@ fn text(items: &[Item], each: bool) -> String {
         packs.0,
         size(packs.1),
     );
-    out += &format!("Total space used: {}\n", size(images.1 + blobs.1 + packs.1));
+    if trash.0 > 0 {
+        out += &format!(
+            "{} file(s) using {} left the cache, and a pull frees them after {MINUTES} minutes\n",
+            trash.0,
+            size(trash.1)
+        );
+    }
+    out += &format!("Total space used: {}\n", size(images.1 + blobs.1 + packs.1 + trash.1));
     out
 }
 
@@ -254,19 +293,20 @@ mod tests {
 
     #[test]
     fn a_list_sums_up() {
-        let item = |kind, name: &str, bytes| Item {
-            kind,
-            name: name.into(),
-            path: name.into(),
-            bytes,
-            used: UNIX_EPOCH + DAY,
-        };
-        let items =
-            [item(Kind::Blob, "aa", 1024), item(Kind::Blob, "bb", 1024), item(Kind::Pack, "cc.zstd-3-256k.2", 2048)];
+        let item = |kind, name: &str, bytes| plain(kind, name.into(), name.into(), bytes, UNIX_EPOCH + days(1));
+        let mut items = vec![
+            item(Kind::Blob, "aa", 1024),
+            item(Kind::Blob, "bb", 1024),
+            item(Kind::Pack, "cc.zstd-3-256k.2", 2048),
+        ];
         let expect = "There are 0 container file(s) using 0.00 B, 2 oci blob file(s) using 2.00 KiB and 1 layer pack(s) \
                       using 2.00 KiB of space\nTotal space used: 4.00 KiB\n";
         assert_eq!(text(&items, false), expect);
         let all = text(&items, true);
         assert!(all.contains("1970-01-02 00:00:00") && all.ends_with(expect), "{all}");
+        items.push(item(Kind::Trash, "gone", 1024));
+        let all = text(&items, false);
+        assert!(all.contains("1 file(s) using 1.00 KiB left the cache") && all.ends_with(" 5.00 KiB\n"), "{all}");
+        assert_eq!([0, 2, u64::MAX].map(|count| days(count).as_secs()), [0, 172_800, u64::MAX]);
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Pack,
     /// SIF files of exec, run and shell docker://
     Image,
+    /// What left the cache and still takes space for ten minutes
+    Trash,
     All,
 }
 

@@ -7,7 +7,9 @@
 //!  lacks what this image shows ──▶ the build starts over without all such, and makes ones that lack nothing
 //! ```
 //!
-//! A pack may be used where its layer's blob might be ([`Reuse`]), and where that very blob was seen to decode to the layer.
+//! A pack may be used where its layer's blob might be ([`Reuse`]), and where that very blob was seen to decode to the layer: also
+//! in one's own cache, since a config may name a foreign diff_id. So a blob of another compression is decoded once, and noted;
+//! from then on both share the pack.
 //! Packs are an economy: what goes wrong while one is made is told in the log and ends no build.
 
 use crate::decode::Budget;
@@ -21,7 +23,9 @@ use siforge_oci::Layer;
 use siforge_reference::Digest;
 use siforge_squashfs::write::pack::{FramingRecord, FramingRecorder, Key, Pack, Recorded, Scratch};
 use siforge_squashfs::write::{Layer as Mode, Writer};
+use siforge_store::cache::{Removal, enforce};
 use siforge_store::{Blobs, Packs};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -105,13 +109,19 @@ impl LayerPacks {
         experience: &Experience,
     ) -> Result<Self, Error> {
         let packs = cache.blobs.packs();
-        let find = |layer: &Layer| {
-            let (layer, packs, forbidden) = (layer.clone(), &packs, experience.forbids(&layer.diff_id));
-            async move { if forbidden { Ok(None) } else { find(source, &layer, cache, packs, Kind::of(recipe)).await } }
+        let layers = &source.image.layers;
+        let mut seen = HashSet::new();
+        // An image may have a layer several times: all of them are the pack or none is.
+        let mut distinct = layers.clone();
+        distinct.retain(|layer| seen.insert(name(layer)) && !experience.forbids(&layer.diff_id));
+        let find = |layer: Layer| {
+            let packs = &packs;
+            async move { find(source, &layer, cache, packs, Kind::of(recipe)).await.map(|pack| (name(&layer), pack)) }
         };
         // Each may ask the registry.
-        let layers = stream::iter(source.image.layers.iter().rev().map(find));
-        let found: Vec<Option<Arc<Pack>>> = layers.buffered(parallel).try_collect().await?;
+        let found: HashMap<_, _> =
+            stream::iter(distinct.into_iter().map(find)).buffered(parallel).try_collect().await?;
+        let found: Vec<_> = layers.iter().rev().map(|layer| found.get(&name(layer)).cloned().flatten()).collect();
         let scratch = if found.iter().all(Option::is_some) {
             None
         } else {
@@ -132,15 +142,24 @@ impl LayerPacks {
         self.found.get(layer).and_then(Option::as_ref)
     }
 
-    /// Blobs that are not needed.
+    /// Blobs that are not needed: every layer that names one has a pack.
     pub(crate) fn spare(&self, image: &Image) -> Vec<Digest> {
-        let layers = image.layers.iter().rev().enumerate();
-        layers.filter(|(number, _)| self.get(*number).is_some()).map(|(_, layer)| layer.digest).collect()
+        let of = |packed| {
+            let layers = image.layers.iter().rev().enumerate();
+            layers.filter(move |(number, _)| self.get(*number).is_some() == packed).map(|(_, layer)| layer.digest)
+        };
+        let needed: HashSet<Digest> = of(false).collect();
+        of(true).filter(|digest| !needed.contains(digest)).collect()
     }
 
     pub(crate) fn scratch(&self) -> Option<&Arc<Scratch>> {
         self.scratch.as_ref()
     }
+}
+
+/// What decides which pack a layer may use.
+fn name(layer: &Layer) -> (Digest, Digest) {
+    (layer.diff_id, layer.digest)
 }
 
 async fn find(
@@ -153,6 +172,9 @@ async fn find(
     if cache.reuse == Reuse::Never {
         return Ok(None);
     }
+    if !packs.is_of_blob(&layer.diff_id, &layer.digest)? {
+        return Ok(None);
+    }
     let Some(file) = packs.open(&layer.diff_id, &kind.file_name())? else {
         return Ok(None);
     };
@@ -161,8 +183,7 @@ async fn find(
         Reuse::Own => true,
         Reuse::Vouched => match &source.supply {
             Supply::Registry { client, resolved } => {
-                packs.is_of_blob(&layer.diff_id, &layer.digest)?
-                    && cache.blobs.came_from(&layer.digest, &resolved.reference.registry)?
+                cache.blobs.came_from(&layer.digest, &resolved.reference.registry)?
                     && client.has_blob(&resolved.reference, layer).await?
             }
             // An archive may name a layer that it does not have: its own bytes must show that it does.
@@ -240,9 +261,10 @@ impl Recordings {
     }
 
     /// Makes the packs from the finished SIF, and brings the cache below its bound.
-    pub(crate) fn save(self, sif: &File, cache: &Blobs, bound: Option<u64>) {
+    pub(crate) fn save(self, sif: &File, cache: &Blobs, bound: Option<u64>, reuse: Reuse) {
         self.save_packs(sif, &cache.packs());
-        if let Some(Err(error)) = bound.map(|bound| siforge_store::cache::enforce(cache, bound)) {
+        let removal = Removal::of(cache, reuse == Reuse::Own);
+        if let Some(Err(error)) = bound.map(|bound| enforce(cache, bound, removal)) {
             tracing::warn!("the layer cache may be larger than it should be: {error}");
         }
     }

@@ -117,14 +117,14 @@ pub async fn build(
     let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
-    let (store, cache, bound) = (store.clone(), store.blobs()?, settings.cache_bytes);
+    let (store, cache, bound, reuse) = (store.clone(), store.blobs()?, settings.cache_bytes, settings.reuse);
     let done = progress.clone();
     // fsync of some GB takes its time: not on a thread of the runtime.
     blocking(move || {
         let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
         let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
-        made.recordings.save(&target.file, &cache, bound);
+        made.recordings.save(&target.file, &cache, bound, reuse);
         done.enter(Phase::Done);
         Ok(built(&store, key, record.digest, record.size, false, made.warnings))
     })
@@ -153,10 +153,10 @@ pub async fn pull(
     progress.enter(Phase::Publishing);
     let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
     let done = progress.clone();
-    let (cache, bound) = (destination.cache.clone(), settings.cache_bytes);
+    let (cache, bound, reuse) = (destination.cache.clone(), settings.cache_bytes, settings.reuse);
     blocking(move || {
         output.publish()?;
-        made.recordings.save(&target.file, &cache, bound);
+        made.recordings.save(&target.file, &cache, bound, reuse);
         done.enter(Phase::Done);
         Ok(())
     })

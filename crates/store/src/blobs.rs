@@ -67,8 +67,10 @@ impl Blobs {
         durable::remove(&self.path(digest))
     }
 
-    /// Removes what dead builds of this machine left, of blobs and of packs; returns how many.
+    /// Removes what dead builds of this machine left, of blobs and of packs, and returns how many; and what left the cache long
+    /// enough ago.
     pub fn sweep_dead(&self) -> Result<usize, Error> {
+        cache::sweep(self)?;
         let blobs = leftovers::remove_dead(&leftovers::find(&self.dir.join("sha256"), 1)?)?;
         Ok(blobs + self.packs().sweep_dead()?)
     }

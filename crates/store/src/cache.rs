@@ -9,8 +9,11 @@
 //! Whoever opens a blob or a pack sets its mtime, which says when it was last used: times are compared with each other only,
 //! and decide nothing but this order. What was used within [`GRACE`] stays.
 //!
-//! Builds on other hosts may be reading what goes. So it is renamed into `trash/`, where open handles stay valid on NFS, too,
-//! and unlinked by a later sweep, when it has lain there for [`GRACE`] by the file server's own clock.
+//! Builds on other hosts may be reading what goes. So it is renamed into `trash/cache/`, where open handles stay valid on NFS,
+//! too, and unlinked by a later sweep, when it has lain there for [`GRACE`] by the file server's own clock. A local file system
+//! has no other hosts: there it is unlinked at once, and its readers keep it ([`Removal`]).
+//!
+//! With the last file of a digest go the notes of what was seen of it: `<hex>.from/`, `<hex>.of/`.
 
 use crate::durable::{self, Temp};
 use crate::layout::TEMP_PREFIX;
@@ -27,8 +30,31 @@ use std::time::{Duration, SystemTime};
 /// Longer than any pause of a reader between two reads of a layer.
 pub const GRACE: Duration = Duration::from_secs(600);
 
-/// How the names of what is discarded begin: others have things in the trash, too.
-const DISCARDED: &str = "cache-";
+/// How the names of what is discarded begin; what follows is one writer's and occurs once.
+const DISCARDED: &str = "gone-";
+
+/// Magic numbers of `statfs(2)`: file systems that are this host's alone. For one that is not among them a removal takes
+/// longer, no more. ext, XFS, btrfs, tmpfs, ZFS, F2FS, bcachefs, overlay.
+const LOCAL: [u64; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e, 0x794c_7630];
+
+/// How files leave the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Unlinked: whoever reads them is on this host, and keeps them.
+    AtOnce,
+    /// By way of the trash: other hosts may be reading them.
+    Later,
+}
+
+impl Removal {
+    /// For a cache of one user, `own`, or of many, at whose directory nobody knows who reads.
+    pub fn of(cache: &Blobs, own: bool) -> Self {
+        let kind = rustix::fs::statfs(cache.dir()).map(|found| found.f_type as u64);
+        let local = kind.is_ok_and(|magic| LOCAL.contains(&(magic & 0xffff_ffff)));
+        if own && local { Self::AtOnce } else { Self::Later }
+    }
+}
 
 /// What a file of the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,7 +187,10 @@ pub fn discard(cache: &Blobs, entry: &Entry) -> Result<bool, Error> {
     let name = crate::writer::Writer::current().temp_name();
     let target = trash.join(name.replacen(TEMP_PREFIX, DISCARDED, 1));
     match std::fs::rename(&entry.path, &target) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            forget(entry)?;
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("rename to", &target)(error)),
     }
@@ -169,14 +198,68 @@ pub fn discard(cache: &Blobs, entry: &Entry) -> Result<bool, Error> {
 
 /// Removes the file at once. Readers on this host keep it; those on other hosts fetch it again.
 pub fn remove(entry: &Entry) -> Result<bool, Error> {
-    durable::remove(&entry.path)
+    let removed = durable::remove(&entry.path)?;
+    forget(entry)?;
+    Ok(removed)
+}
+
+/// Removes the notes of a digest of which no file is left. A note that someone makes meanwhile may be lost with them: that costs
+/// a download or a decoding.
+fn forget(entry: &Entry) -> Result<(), Error> {
+    let (hex, Some(dir)) = (entry.digest.hex(), entry.path.parent()) else {
+        return Ok(());
+    };
+    let notes = match entry.what {
+        What::Blob => format!("{hex}.from"),
+        What::Pack { .. } => {
+            let other = |name: &String| name.starts_with(&format!("{hex}.")) && !name.ends_with(".of");
+            if durable::list(dir)?.iter().any(other) {
+                return Ok(());
+            }
+            format!("{hex}.of")
+        }
+    };
+    let notes = dir.join(notes);
+    match std::fs::remove_dir_all(&notes) {
+        // Whoever notes something meanwhile wins.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(Error::io("remove", &notes)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file that left the cache, and whose space is not free yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// When it was last used, by its user's clock.
+    pub used: SystemTime,
+}
+
+/// What waits for a [`sweep`].
+pub fn discarded(cache: &Blobs) -> Result<Vec<Discarded>, Error> {
+    let trash = trash(cache);
+    let of = |name: String| {
+        let path = trash.join(name);
+        let metadata = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+        let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(Discarded { path, bytes: metadata.len(), used })
+    };
+    Ok(names(&trash)?.into_iter().filter_map(of).collect())
+}
+
+fn names(trash: &Path) -> Result<Vec<String>, Error> {
+    let mut names = durable::list(trash)?;
+    names.retain(|name| name.starts_with(DISCARDED));
+    Ok(names)
 }
 
 /// Unlinks what was discarded at least [`GRACE`] ago; the bytes.
 pub fn sweep(cache: &Blobs) -> Result<u64, Error> {
     let trash = trash(cache);
-    let mut names = durable::list(&trash)?;
-    names.retain(|name| name.starts_with(DISCARDED));
+    let names = names(&trash)?;
     if names.is_empty() {
         return Ok(0);
     }
@@ -197,11 +280,15 @@ pub fn sweep(cache: &Blobs) -> Result<u64, Error> {
 }
 
 /// Brings the cache below `bound` bytes; what went.
-pub fn enforce(cache: &Blobs, bound: u64) -> Result<Vec<Entry>, Error> {
+pub fn enforce(cache: &Blobs, bound: u64, removal: Removal) -> Result<Vec<Entry>, Error> {
     sweep(cache)?;
     let mut gone = surplus(entries(cache)?, bound, SystemTime::now());
     let mut error = None;
-    gone.retain(|entry| match discard(cache, entry) {
+    let go = |entry: &Entry| match removal {
+        Removal::AtOnce => remove(entry),
+        Removal::Later => discard(cache, entry),
+    };
+    gone.retain(|entry| match go(entry) {
         Ok(went) => went,
         Err(failure) => {
             error = Some(failure);
@@ -212,7 +299,8 @@ pub fn enforce(cache: &Blobs, bound: u64) -> Result<Vec<Entry>, Error> {
 }
 
 fn trash(cache: &Blobs) -> PathBuf {
-    cache.dir().with_file_name("trash")
+    // The store has damaged artifacts beside it.
+    cache.dir().with_file_name("trash").join("cache")
 }
 
 #[cfg(test)]

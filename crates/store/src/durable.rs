@@ -141,6 +141,23 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
     dir.sync_all().map_err(Error::io("fsync directory", parent))
 }
 
+/// Makes an empty file, whose name is all that it says, and its directory. Whoever removes old notes may take the directory away
+/// meanwhile.
+pub(crate) fn note(path: &Path) -> Result<(), Error> {
+    let mut again = true;
+    loop {
+        if let Some(dir) = path.parent() {
+            make_dirs(dir)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if again && error.kind() == io::ErrorKind::NotFound => again = false,
+            Err(error) => return Err(Error::io("create", path)(error)),
+        }
+    }
+}
+
 /// Unlinks; a missing file is fine.
 pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     match std::fs::remove_file(path) {

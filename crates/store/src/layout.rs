@@ -9,7 +9,7 @@
 //!   packs/sha256/ab/<diff_id>.<kind>                 the same layers as squashfs blocks
 //!   claims/<recipe hex>.json                         "I am building this"
 //!   leases/<node>.json                               digests a node uses, one writer per file
-//!   tmp/  trash/                                     unfinished, and about to go
+//!   tmp/  trash/  trash/cache/                        unfinished, and about to go
 //! ```
 //!
 //! Unfinished files start with `.tmp-` and name their writer ([`crate::writer`]); no reader takes one for finished.
@@ -117,6 +117,7 @@ impl Layout {
             below("claims", 0),
             below("leases", 0),
             below("tmp", 0),
+            below("trash/cache", 0),
         ]
     }
 

@@ -9,8 +9,6 @@
 
 use crate::{Blobs, Error, durable};
 use siforge_reference::Digest;
-use std::fs::OpenOptions;
-use std::io;
 use std::path::PathBuf;
 
 impl Blobs {
@@ -19,14 +17,7 @@ impl Blobs {
         let Some(path) = self.origin(digest, registry) else {
             return Ok(());
         };
-        if let Some(dir) = path.parent() {
-            durable::make_dirs(dir)?;
-        }
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(Error::io("create", &path)(error)),
-        }
+        durable::note(&path)
     }
 
     /// Whether the blob once came from `registry`.

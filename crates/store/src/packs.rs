@@ -14,8 +14,7 @@
 use crate::durable::{self, Temp};
 use crate::{Error, cache, layout, leftovers};
 use siforge_reference::Digest;
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// As blobs: private images' layers lie here too.
@@ -81,15 +80,7 @@ impl Packs {
 
     /// Notes that `blob` was decoded and gave the layer of `diff_id`. Idempotent; losing the note costs a decoding.
     pub fn note_blob(&self, diff_id: &Digest, blob: &Digest) -> Result<(), Error> {
-        let path = self.seen(diff_id, blob);
-        if let Some(dir) = path.parent() {
-            durable::make_dirs(dir)?;
-        }
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(Error::io("create", &path)(error)),
-        }
+        durable::note(&self.seen(diff_id, blob))
     }
 
     /// Whether `blob` was seen to decode to the layer of `diff_id`.

@@ -107,9 +107,10 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes what dead builds of this machine left unfinished; returns how many. What other machines left is told by
-    /// [`Store::leftovers`] and [`Leftover::stamp`].
+    /// Removes what dead builds of this machine left unfinished, and returns how many; and what left the layer cache long enough
+    /// ago. What other machines left is told by [`Store::leftovers`] and [`Leftover::stamp`].
     pub fn sweep_dead(&self) -> Result<usize, Error> {
+        crate::cache::sweep(&self.blobs()?)?;
         leftovers::remove_dead(&self.leftovers()?)
     }
 }

@@ -87,6 +87,18 @@ fn the_cache_is_listed_and_cleaned() {
     assert_eq!(packs(&siforge).len(), 1);
     siforge.run(&["cache", "clean", "--force", "-T", "pack"]).ok();
     assert_eq!(packs(&siforge), [PathBuf::new(); 0]);
+    siforge.run(&["cache", "clean", "--force", "-D", "4294967296"]).ok();
+    assert!(list(&[]).contains("1 oci blob file(s)"), "{}", list(&[]));
+
+    // As a cache on NFS would leave it, beside what the store may have there.
+    let trash = siforge.dir().join("cache/trash");
+    fs::create_dir_all(trash.join("cache")).unwrap();
+    fs::write(trash.join("cache/gone-1"), [0; 2048]).unwrap();
+    fs::write(trash.join("an artifact"), "damaged").unwrap();
+    assert!(list(&[]).contains("1 file(s) using 2.00 KiB left the cache"), "{}", list(&[]));
+    let freed = siforge.run(&["cache", "gc"]).ok().stdout;
+    assert!(freed.contains("2.00 KiB of it are freed in 10 minutes"), "{freed}");
     siforge.run(&["cache", "clean", "--force"]).ok();
+    assert!(trash.join("an artifact").exists() && !trash.join("cache/gone-1").exists());
     assert!(list(&[]).contains("Total space used: 0.00 B"), "{}", list(&[]));
 }

@@ -274,10 +274,39 @@ fn a_pack_is_used_where_its_blob_might_be() {
         assert_eq!(found.unwrap().is_some(), expect, "{what}");
     };
     check("no cache", Reuse::Never, false);
-    check("one's own", Reuse::Own, true);
+    check("one's own, but a blob that was never decoded to it", Reuse::Own, false);
     blobs.note_origin(&layer.digest, "127.0.0.1:5000").unwrap();
     check("a blob that was never decoded to it", Reuse::Vouched, false);
     packs.note_blob(&layer.diff_id, &layer.digest).unwrap();
+    check("one's own", Reuse::Own, true);
     std::fs::remove_dir_all(blobs.path(&layer.digest).with_extension("from")).unwrap();
     check("a blob of another registry", Reuse::Vouched, false);
+}
+
+/// Two layers of one blob cannot both be what it decodes to: who reads it must find it.
+#[test]
+fn a_blob_is_spared_if_all_its_layers_have_packs() {
+    let tars = [b"one", b"two"].map(|contents| Tar::default().file("file", contents).end());
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::at(&dir.path().join("blobs")).unwrap();
+    build(&tars, 1, Some(&blobs.packs()), true).unwrap();
+    let image = inputs(&recipe(), &tars, Compression::None).resolved;
+    let [one, two] = [0, 1].map(|number| image.layers[number].clone());
+    let strange = Layer { digest: one.digest, ..two.clone() };
+    let check = |layers: &[&Layer], packed: &[bool], spare: &[Digest]| {
+        let image = Image { layers: layers.iter().map(|layer| (*layer).clone()).collect(), ..image.clone() };
+        let cache = Cache { blobs: &blobs, reuse: Reuse::Own };
+        let source = registry(image.clone());
+        let (recipe, experience) = (recipe(), Experience::default());
+        let packs = wait(LayerPacks::prepare(&source, cache, &recipe, 2, &experience)).unwrap();
+        let got: Vec<_> = (0..layers.len()).rev().map(|number| packs.get(number).is_some()).collect();
+        assert_eq!(got, packed);
+        let mut got = packs.spare(&image);
+        got.reverse();
+        assert_eq!(got, spare);
+    };
+    check(&[&one, &two], &[true, true], &[one.digest, two.digest]);
+    check(&[&one, &one], &[true, true], &[one.digest, one.digest]);
+    check(&[&one, &strange, &two], &[true, false, true], &[two.digest]);
+    check(&[&strange, &one], &[false, true], &[]);
 }

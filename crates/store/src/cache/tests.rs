@@ -76,17 +76,44 @@ fn what_goes_stays_open_and_its_space_is_freed_later() {
     assert_eq!(whats, [(What::Blob, blob, 6), (What::Pack { complete: false }, layer, 6)]);
     assert_eq!(found[1].blobs, [blob]);
 
-    assert!(enforce(&cache, 0).expect("enforce").is_empty(), "both were used just now");
+    assert!(enforce(&cache, 0, Removal::Later).expect("enforce").is_empty(), "both were used just now");
     let mut open = cache.open(&blob).expect("open").expect("there");
     let old = SystemTime::now() - 2 * GRACE;
     for entry in &found {
         File::open(&entry.path).and_then(|file| file.set_modified(old)).expect("set the time");
     }
-    assert_eq!(enforce(&cache, 0).expect("enforce").len(), 2);
+    assert_eq!(enforce(&cache, 0, Removal::Later).expect("enforce").len(), 2);
     assert!(entries(&cache).expect("entries").is_empty());
     let mut text = String::new();
     open.read_to_string(&mut text).expect("read");
     assert_eq!(text, "a blob");
     assert_eq!(sweep(&cache).expect("sweep"), 0, "not yet");
-    assert_eq!(std::fs::read_dir(dir.path().join("trash")).expect("list").count(), 2);
+    let waiting = discarded(&cache).expect("discarded");
+    assert_eq!(waiting.iter().map(|gone| gone.bytes).collect::<Vec<_>>(), [6, 6]);
+    assert!(waiting.iter().all(|gone| gone.path.starts_with(dir.path().join("trash/cache"))), "{waiting:?}");
+    assert!(!cache.came_from(&blob, "registry").expect("came_from"), "its notes are gone, too");
+}
+
+#[test]
+fn on_a_local_file_system_space_is_free_at_once_and_the_last_file_takes_its_notes() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let cache = Blobs::at(&dir.path().join("blobs")).expect("cache");
+    let packs = cache.packs();
+    let [blob, layer] = [1, 2].map(|byte| Digest::from_bytes([byte; 32]));
+    for kind in ["zstd-3-256k.2", "gzip-9-256k.2"] {
+        packs.begin(&layer, kind).expect("begin").commit(true).expect("commit");
+    }
+    packs.note_blob(&layer, &blob).expect("note");
+    let noted = || packs.is_of_blob(&layer, &blob).expect("is_of_blob");
+    // Temporary directories are on this host; of those of many users nobody knows.
+    assert_eq!(Removal::of(&cache, true), Removal::AtOnce);
+    assert_eq!(Removal::of(&cache, false), Removal::Later);
+    let found = entries(&cache).expect("entries");
+    assert!(remove(&found[0]).expect("remove") && noted(), "another pack of the layer is there");
+    std::fs::write(&found[1].path, b"a pack").expect("write");
+    File::open(&found[1].path).and_then(|file| file.set_modified(SystemTime::now() - 2 * GRACE)).expect("set the time");
+    assert_eq!(enforce(&cache, 0, Removal::AtOnce).expect("enforce").len(), 1);
+    assert!(!noted());
+    assert!(discarded(&cache).expect("discarded").is_empty() && entries(&cache).expect("entries").is_empty());
+    packs.note_blob(&layer, &blob).expect("it can be noted again");
 }
