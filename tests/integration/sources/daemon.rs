@@ -60,13 +60,18 @@ fn images_of_an_engine_are_read_through_its_api() {
 
     let refused = |host: &str, name: &str, expect: &str| {
         let told = ask(host, &["pull", "x.sif", &format!("docker-daemon:{name}")]).fails_with(255);
-        assert!(told.stderr.contains(expect), "{expect}: {told}");
+        assert!(told.stderr.contains(expect) && !told.stderr.contains("hidden"), "{expect}: {told}");
     };
     refused(&unix, "lab/nope:v1", "image not known");
     refused(&unix, "../../../containers/json?x=", "invalid reference format");
     refused("unix:///nonexistent", "lab/tiny:v1", "No such file or directory (os error 2); DOCKER_HOST names another");
     refused("ssh://host", "lab/tiny:v1", "forward the socket");
     refused(&format!("tcp://127.0.0.1:{}", free_port()), "lab/tiny:v1", "Connection refused");
+    // A password in the address is for the engine alone.
+    let free = free_port();
+    let shown = format!("asking the engine at tcp://127.0.0.1:{free}: ");
+    refused(&format!("tcp://user:hidden@127.0.0.1:{free}"), "lab/tiny:v1", &shown);
+    refused("ssh://user:hidden@host", "lab/tiny:v1", "asking the engine at ssh://host: ");
     refused("unix:///dev/null", "lab/tiny:v1", "docker-daemon:lab/tiny:v1: asking the engine at unix:///dev/null");
     let missing = siforge.dir().join("missing").display().to_string();
     let told = ask(&unix, &["pull", "--tmpdir", &missing, "x.sif", "docker-daemon:lab/tiny:v1"]).fails_with(255);

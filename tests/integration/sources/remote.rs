@@ -128,9 +128,12 @@ fn a_sif_of_a_web_server() {
 
         let refused = |arguments: &[&str], expect: &str| {
             let told = siforge.run(&[&["pull", "x.sif"], arguments].concat()).fails_with(255);
-            assert!(told.stderr.contains(expect), "{expect}: {told}");
+            assert!(told.stderr.contains(expect) && !told.stderr.contains("secret"), "{expect}: {told}");
             assert!(!siforge.out().join("x.sif").exists());
         };
+        let with_login = format!("http://user:secret@127.0.0.1:{port}/page.html?token=secret");
+        refused(&[&with_login], "truncated SIF: 6 bytes");
+        refused(&[&with_login.replace("page", "none")], "404");
         refused(&["--sha256", &"0".repeat(64), &url("tool.sif")], "error verifying sha256 checksum");
         refused(&["--sha256", "12", &url("tool.sif")], "invalid digest");
         refused(&[&url("none.sif")], "404");

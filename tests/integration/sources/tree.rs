@@ -147,7 +147,7 @@ fn an_ordinary_user_s_directory_belongs_to_root_in_the_image() {
     let owners: Vec<_> = tree(&siforge.out().join("x.sif")).0.into_values().map(|entry| entry.owner).collect();
     assert!(owners.iter().all(|owner| *owner == (0, 0)), "{owners:?}");
 
-    fs::set_permissions(root.join("secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let refused = siforge.run(&["build", "y.sif", &root.display().to_string()]).fails_with(255);
     assert!(refused.stderr.contains("/secret: Permission denied"), "{refused}");
     assert!(!siforge.out().join("y.sif").exists());
