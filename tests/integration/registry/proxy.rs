@@ -85,7 +85,8 @@ fn proxies_are_used_and_passed_by_as_the_environment_says() {
             "{asked:?}"
         );
     }
-    let secure = tls.address().replace("127.0.0.1", "registry.invalid");
+    // Linux takes it for this machine, and nobody's rules for a loopback address.
+    let secure = tls.address().replace("127.0.0.1", "0.0.0.0");
     let image = format!("docker://{secure}/lab/hello:v1");
     let proxy = Proxy::to(&tls.address());
     let address = format!("http://{}", proxy.address);
@@ -94,21 +95,19 @@ fn proxies_are_used_and_passed_by_as_the_environment_says() {
     let asked = proxy.asked();
     assert!(!asked.is_empty() && asked.iter().all(|line| line.starts_with(&format!("CONNECT {secure} "))), "{asked:?}");
 
-    let before = proxy.asked().len();
-    let with_port = format!("other.example,*.invalid:{}", secure.rsplit(':').next().expect("port"));
-    for variables in [
-        &[("HTTPS_PROXY", address.as_str()), ("NO_PROXY", &with_port)][..],
-        &[("HTTPS_PROXY", &address), ("no_proxy", "*")],
-        &[("HTTP_PROXY", &address)],
-    ] {
-        let ran = try_pull(&any, variables, &image).fails_with(255);
-        assert!(ran.stderr.contains("dial tcp registry.invalid:"), "{variables:?}: {ran}");
-    }
+    let passed_by = |words: &[&str], variables: &[(&str, &str)], image: &str| {
+        let before = proxy.asked().len();
+        pull(words, variables, image);
+        assert_eq!(proxy.asked().len(), before, "{variables:?} {image}");
+    };
+    passed_by(&any, &[("HTTPS_PROXY", &address), ("NO_PROXY", &format!("other.example,{secure}"))], &image);
+    passed_by(&any, &[("HTTPS_PROXY", &address), ("no_proxy", "*")], &image);
+    passed_by(&any, &[("HTTP_PROXY", &address)], &image);
     // This machine is not behind any proxy.
     for here in [tls.address(), tls.address().replace("127.0.0.1", "localhost")] {
-        pull(&["--tls-ca-file", &ca], &[("HTTPS_PROXY", &address)], &format!("docker://{here}/lab/hello:v1"));
+        let image = format!("docker://{here}/lab/hello:v1");
+        passed_by(&["--tls-ca-file", &ca], &[("HTTPS_PROXY", &address)], &image);
     }
-    assert_eq!(proxy.asked().len(), before, "{:?}", proxy.asked());
 }
 
 fn try_pull(words: &[&str], variables: &[(&str, &str)], image: &str) -> Finished {
