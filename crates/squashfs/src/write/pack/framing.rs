@@ -49,7 +49,7 @@ impl FramingRecorder {
         };
         match compressor.compress(&self.buffer) {
             Ok(packed) => self.record.frames.push(Frame {
-                offset: self.scratch.append(&packed),
+                offset: self.scratch.keep(&packed),
                 bytes: packed.len() as u32,
                 unpacked: self.buffer.len() as u32,
                 hash: piece_hash(&packed),

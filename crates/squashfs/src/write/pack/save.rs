@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use super::index::{FileRow, Index, Trailer, stored};
-use super::record::IN_SCRATCH;
+use super::record::{IN_MEMORY, IN_SCRATCH};
 use super::{ABSENT, FramingRecord, Key, Recorded, Scratch, piece_hash};
 
 const INDEX_LEVEL: i32 = 1;
@@ -18,7 +18,7 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// Bytes of one of the two files, and where they go.
+/// Bytes of the image, of the scratch file or of what is kept in memory, and where they go.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     from: u64,
@@ -56,7 +56,7 @@ impl Recorded {
             blocks: self.sink.blocks,
         };
         let runs = place(&mut index);
-        copy(&runs, (image, base), scratch.file(), out)?;
+        copy(&runs, (image, base), scratch, out)?;
         finish(&index, key, runs.iter().map(|run| run.bytes).sum(), out)
     }
 }
@@ -85,12 +85,19 @@ fn place(index: &mut Index) -> Vec<Run> {
 }
 
 /// [`io::copy`] between files is copy_file_range where the kernel has it.
-fn copy(runs: &[Run], (image, base): (&File, u64), scratch: &File, out: &File) -> io::Result<()> {
-    let (mut out, mut scratch, mut image) = (out, scratch, image);
+fn copy(runs: &[Run], (image, base): (&File, u64), scratch: &Scratch, out: &File) -> io::Result<()> {
+    let (mut out, mut image, mut file) = (out, image, scratch.file());
     for run in runs {
-        let (from, at) = match run.from & IN_SCRATCH {
-            0 => (&mut image, base + run.from),
-            _ => (&mut scratch, run.from & !IN_SCRATCH),
+        let place = run.from & !(IN_SCRATCH | IN_MEMORY);
+        let (from, at) = match (run.from & IN_SCRATCH, run.from & IN_MEMORY) {
+            (0, _) => (&mut image, base + run.from),
+            (_, 0) => (&mut file, place),
+            _ => {
+                let kept = scratch.memory();
+                let bytes = kept.get(place as usize..).and_then(|rest| rest.get(..run.bytes as usize));
+                out.write_all_at(bytes.ok_or(io::ErrorKind::UnexpectedEof)?, run.to)?;
+                continue;
+            }
         };
         from.seek(SeekFrom::Start(at))?;
         out.seek(SeekFrom::Start(run.to))?;
@@ -126,6 +133,35 @@ mod tests {
     use super::super::{Fault, Pack};
     use super::*;
     use crate::write::Codec;
+
+    #[test]
+    fn framing_is_kept_in_memory_while_there_is_room() {
+        let [image, file, out] = [(), (), ()].map(|()| tempfile::tempfile().unwrap());
+        image.write_all_at(b"SIF image", 0).unwrap();
+        let scratch = Scratch::new(file);
+        let length = || scratch.file().metadata().unwrap().len();
+        for _ in 0..2 {
+            scratch.clear().unwrap();
+            let mebibyte = vec![b'x'; 1 << 20];
+            let first = scratch.keep(b"first");
+            (0..15).for_each(|_| drop(scratch.keep(&mebibyte)));
+            assert_eq!(length(), 0);
+            let hidden = scratch.append(b"hidden");
+            let beyond = scratch.keep(&mebibyte);
+            let last = scratch.keep(b"last");
+            assert_eq!(length(), 6 + (1 << 20));
+            let pieces = [(0, 5), (first, 5), (hidden, 6), (last, 4), (beyond, 1)];
+            let mut to = 0;
+            let runs = pieces.map(|(from, bytes)| {
+                to += bytes;
+                Run { from, to: to - bytes, bytes }
+            });
+            copy(&runs, (&image, 4), &scratch, &out).unwrap();
+            let mut copied = [0; 21];
+            out.read_exact_at(&mut copied, 0).unwrap();
+            assert_eq!(copied.escape_ascii().to_string(), "imagefirsthiddenlastx");
+        }
+    }
 
     /// A pack of one file of `size` bytes in a group that says that it unpacks to `unpacked`, and does to 1000.
     fn forged(size: u32, unpacked: u32) -> Arc<Pack> {
