@@ -39,10 +39,9 @@ pub(crate) struct Inputs {
     pub(crate) progress: Arc<Progress>,
 }
 
-/// A complete SIF.
+/// A complete SIF; its digest is [`digest`]'s to find.
 #[derive(Debug)]
 pub(crate) struct Converted {
-    pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) warnings: Vec<String>,
     pub(crate) recordings: Recordings,
@@ -84,10 +83,14 @@ pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Conver
     warnings.extend(finished.warnings);
     let size = draft.finish(out, finished.bytes)?;
 
-    inputs.progress.enter(Phase::Hashing);
-    let digest = hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))??;
     let recordings = Recordings::new(recording, recorded, base, &inputs.recipe);
-    Ok(Converted { digest, size, warnings, recordings })
+    Ok(Converted { size, warnings, recordings })
+}
+
+/// The image digest of what [`convert`] made in `out`, `size` bytes.
+pub(crate) fn digest(inputs: &Inputs, size: u64, out: &File, path: &Path) -> Result<Digest, Error> {
+    inputs.progress.enter(Phase::Hashing);
+    hash(out, size, &inputs.budget).map_err(|source| file_error("hash", path, source))?
 }
 
 #[allow(clippy::large_enum_variant, reason = "one value per pass")]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  packs/<diff_id>.<kind> ── may be used, is sound ──▶ its layer is neither fetched nor decoded
-//!  no pack ──▶ the layer is recorded while it is converted ──▶ saved from the finished SIF, after it has its name
+//!  no pack ──▶ the layer is recorded while it is converted ──▶ saved from the finished SIF, while that is hashed and published
 //!  damaged ──▶ removed, the build starts over without it, and makes it anew
 //!  lacks what this image shows ──▶ the build starts over without all such, and makes ones that lack nothing
 //! ```
@@ -29,6 +29,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 #[cfg(test)]
 mod tests;
@@ -260,13 +261,19 @@ impl Recordings {
         Self { recording, recorded, base, kind: Kind::of(recipe) }
     }
 
-    /// Makes the packs from the finished SIF, and brings the cache below its bound.
-    pub(crate) fn save(self, sif: &File, cache: &Blobs, bound: Option<u64>, reuse: Reuse) {
-        self.save_packs(sif, &cache.packs());
-        let removal = Removal::of(cache, reuse == Reuse::Own);
-        if let Some(Err(error)) = bound.map(|bound| enforce(cache, bound, removal)) {
-            tracing::warn!("the layer cache may be larger than it should be: {error}");
-        }
+    /// Makes the packs from the finished SIF on a thread of its own, and brings the cache below its bound.
+    pub(crate) fn save(self, sif: &File, cache: Blobs, bound: Option<u64>, reuse: Reuse) -> Saving {
+        let started = sif.try_clone().and_then(|sif| {
+            let work = move || {
+                self.save_packs(&sif, &cache.packs());
+                let removal = Removal::of(&cache, reuse == Reuse::Own);
+                if let Some(Err(error)) = bound.map(|bound| enforce(&cache, bound, removal)) {
+                    tracing::warn!("the layer cache may be larger than it should be: {error}");
+                }
+            };
+            std::thread::Builder::new().name("packs".into()).spawn(work)
+        });
+        Saving(started.inspect_err(|error| tracing::warn!("no layer packs are made: {error}")).ok())
     }
 
     fn save_packs(self, sif: &File, packs: &Packs) {
@@ -285,6 +292,18 @@ impl Recordings {
             if let Err(error) = made() {
                 tracing::warn!("a layer pack was not made: {error}");
             }
+        }
+    }
+}
+
+/// Packs in the making; dropped, they are made all the same.
+pub(crate) struct Saving(Option<JoinHandle<()>>);
+
+impl Saving {
+    /// Blocks until they are there, or the log says why not.
+    pub(crate) fn wait(self) {
+        if let Some(Err(_)) = self.0.map(JoinHandle::join) {
+            tracing::warn!("the thread that makes layer packs panicked");
         }
     }
 }

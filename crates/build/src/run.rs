@@ -4,7 +4,7 @@ use crate::convert::{self, Converted, Inputs, file_error};
 use crate::decode::Budget;
 use crate::fetch::{Cache, Fetch, Reuse};
 use crate::output::Output;
-use crate::packs::{Experience, LayerPacks};
+use crate::packs::{Experience, LayerPacks, Saving};
 use crate::progress::{Phase, Progress};
 use crate::recipe::RATIO_FREE_BYTES;
 use crate::source::{Source, Supply};
@@ -117,14 +117,14 @@ pub async fn build(
     let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
 
     progress.enter(Phase::Publishing);
-    let (store, cache, bound, reuse) = (store.clone(), store.blobs()?, settings.cache_bytes, settings.reuse);
+    let store = store.clone();
     let done = progress.clone();
     // fsync of some GB takes its time: not on a thread of the runtime.
     blocking(move || {
         let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
         let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
         linked.settle()?;
-        made.recordings.save(&target.file, &cache, bound, reuse);
+        made.saving.wait();
         done.enter(Phase::Done);
         Ok(built(&store, key, record.digest, record.size, false, made.warnings))
     })
@@ -153,10 +153,9 @@ pub async fn pull(
     progress.enter(Phase::Publishing);
     let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
     let done = progress.clone();
-    let (cache, bound, reuse) = (destination.cache.clone(), settings.cache_bytes, settings.reuse);
     blocking(move || {
         output.publish()?;
-        made.recordings.save(&target.file, &cache, bound, reuse);
+        made.saving.wait();
         done.enter(Phase::Done);
         Ok(())
     })
@@ -170,6 +169,14 @@ struct Target {
     path: PathBuf,
 }
 
+/// A complete SIF, hashed; its layers' packs may still be in the making.
+struct Made {
+    digest: Digest,
+    size: u64,
+    warnings: Vec<String>,
+    saving: Saving,
+}
+
 /// Fetches and converts at the same time; a damaged blob of the cache is dropped and fetched anew, once.
 #[allow(clippy::too_many_arguments)]
 async fn assemble(
@@ -180,7 +187,7 @@ async fn assemble(
     cache: Cache<'_>,
     target: &Target,
     progress: &Arc<Progress>,
-) -> Result<Converted, Error> {
+) -> Result<Made, Error> {
     let image = &source.image;
     if image.layers.is_empty() {
         return Err(Error::NoLayers { image: image.name.shown.clone() });
@@ -208,7 +215,8 @@ async fn assemble(
             progress: progress.clone(),
         };
         let fetching = fetch.run(source, cache, settings.parallel_blobs);
-        let result = fetch_and_convert(fetching, inputs, target).await;
+        let into = (cache.blobs.clone(), settings.cache_bytes, cache.reuse);
+        let result = fetch_and_convert(fetching, inputs, target, into).await;
         match result {
             Err(Error::Blob { layer, source: cause }) if matches!(source.supply, Supply::Local(_)) => {
                 return Err(Error::Damaged { image: image.name.shown.clone(), layer, source: cause });
@@ -232,12 +240,18 @@ async fn fetch_and_convert(
     fetching: impl Future<Output = Result<(), Error>>,
     inputs: Inputs,
     target: &Target,
-) -> Result<Converted, Error> {
+    (cache, bound, reuse): (Blobs, Option<u64>, Reuse),
+) -> Result<Made, Error> {
     let _cancel = CancelOnDrop(inputs.budget.clone());
     let file =
         target.file.try_clone().map_err(|source| file_error("duplicate the descriptor of", &target.path, source))?;
     let path = target.path.clone();
-    let converting = blocking(move || convert::convert(&inputs, &file, &path));
+    let converting = blocking(move || {
+        let Converted { size, warnings, recordings } = convert::convert(&inputs, &file, &path)?;
+        // While the SIF is hashed and published: all of them only read it.
+        let saving = recordings.save(&file, cache, bound, reuse);
+        Ok(Made { digest: convert::digest(&inputs, size, &file, &path)?, size, warnings, saving })
+    });
     tokio::pin!(fetching, converting);
     tokio::select! {
         fetched = &mut fetching => {

@@ -110,12 +110,13 @@ fn build(tars: &[Vec<u8>], threads: usize, packs: Option<&Packs>, blobs: bool) -
             };
         }
         let out = tempfile::NamedTempFile::new().unwrap();
+        let digest = |size| crate::convert::digest(&inputs, size, out.as_file(), out.path()).unwrap();
         match (convert(&inputs, out.as_file(), out.path()), packs) {
             (Ok(made), Some(packs)) => {
                 made.recordings.save_packs(out.as_file(), packs);
-                return Ok((made.digest, attempt));
+                return Ok((digest(made.size), attempt));
             }
-            (Ok(made), None) => return Ok((made.digest, attempt)),
+            (Ok(made), None) => return Ok((digest(made.size), attempt)),
             (Err(error), Some(packs)) if experience.learn(&error, packs, &recipe())? => {}
             (Err(error), _) => return Err(error),
         }
