@@ -43,6 +43,30 @@ fn a_changed_top_layer_fetches_and_converts_that_layer_alone() {
     assert_eq!(two, alone(&siforge, &registry, "two"));
 }
 
+/// Nobody believes a config: each blob is decoded once before it may use the pack of what it claims to be.
+#[test]
+fn blobs_of_one_layer_share_its_pack_once_each_was_decoded() {
+    let registry = Registry::plain();
+    let tars = [top("shared")];
+    registry.push("gzip", &image(&tars, &[Compression::Gzip]));
+    registry.push("zstd", &image(&tars, &[Compression::Zstd]));
+    let siforge = Siforge::root();
+    let mut before = 0;
+    let mut requests = |name: &str, file: &str, expect: usize| {
+        siforge.pull(&registry, name, file);
+        let after = registry.requests_once("GET", "/blobs/", before + expect);
+        assert_eq!(after - before, expect, "{file}\n{}", registry.log());
+        before = after;
+        let _ = fs::remove_dir_all(siforge.dir().join("cache/blobs"));
+    };
+    // A config and a layer; then the config alone.
+    requests("gzip", "gzip.sif", 2);
+    requests("zstd", "zstd.sif", 2);
+    requests("zstd", "zstd-again.sif", 1);
+    requests("gzip", "gzip-again.sif", 1);
+    assert_eq!(packs(&siforge).len(), 1);
+}
+
 #[test]
 fn a_damaged_pack_is_dropped_and_made_anew_in_the_same_pull() {
     let registry = Registry::plain();
