@@ -144,7 +144,9 @@ mod tests {
             scratch.clear().unwrap();
             let mebibyte = vec![b'x'; 1 << 20];
             let first = scratch.keep(b"first");
-            (0..15).for_each(|_| drop(scratch.keep(&mebibyte)));
+            for _ in 0..15 {
+                scratch.keep(&mebibyte);
+            }
             assert_eq!(length(), 0);
             let hidden = scratch.append(b"hidden");
             let beyond = scratch.keep(&mebibyte);
