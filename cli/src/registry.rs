@@ -87,9 +87,16 @@ async fn endpoint(
     let mut tls = elsewhere.clone();
     tls.insecure_skip_verify |= insecure;
     let mut warnings = add_certs(&mut tls, &cert_folders(paths), &here.registry)?;
+    let elsewhere = pointed_at(elsewhere, &tls);
     warnings.extend(chosen.warnings);
     let (ImageRef { registry, repository, .. }, credentials) = (here, chosen.credentials);
     Ok((Endpoint { registry, repository, credentials, tls, elsewhere, try_http: insecure }, warnings))
+}
+
+/// For whom a registry points at: a site's own authority has signed its token server too, so it is trusted with that. What
+/// else is said of the registry, that it is insecure or knows this user by a certificate, is not said of others.
+fn pointed_at(wishes: Tls, registry: &Tls) -> Tls {
+    Tls { ca_bundle: registry.ca_bundle.clone(), ..wishes }
 }
 
 /// How a web server is spoken with.
@@ -173,6 +180,7 @@ fn login(global: &Global, config: &Config, options: &Login) -> Result<(), Error>
     let mut tls = elsewhere.clone();
     tls.insecure_skip_verify |= insecure;
     warn(global, &add_certs(&mut tls, &cert_folders(paths), &image.registry)?);
+    let elsewhere = pointed_at(elsewhere, &tls);
     let ImageRef { registry, repository, .. } = image.clone();
     let known = Some(credentials.clone());
     let endpoint = Endpoint { registry, repository, credentials: known, tls, elsewhere, try_http: insecure };

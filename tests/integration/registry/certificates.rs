@@ -106,8 +106,9 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
 
 #[test]
 fn authorities_are_found_where_other_tools_keep_them() {
-    let registry = Registry::start(Options { tls: true, auth: Auth::None });
-    registry.push("hello:v1", &hello());
+    // Its token server, at another port, has a certificate of the same authority.
+    let registry = Registry::start(Options { tls: true, auth: Auth::Token });
+    registry.push("public/hello:v1", &hello());
     let (address, ca) = (registry.address(), registry.ca_cert().expect("CA"));
     let check = |what: &str, variables: &[(&str, PathBuf)], works: bool| {
         let siforge = Siforge::root();
@@ -120,7 +121,7 @@ fn authorities_are_found_where_other_tools_keep_them() {
         }
         let mut command = siforge.command();
         command.env("HOME", home).envs(variables.iter().map(|(name, value)| (name, value)));
-        let ran = run(command.args(["pull", "x.sif", &registry.reference("hello:v1")]));
+        let ran = run(command.args(["pull", "x.sif", &registry.reference("public/hello:v1")]));
         assert_eq!(ran.success(), works, "{what}: {ran}");
         assert!(works || ran.stderr.contains("certificate not accepted: x509: "), "{what}: {ran}");
     };
