@@ -44,7 +44,10 @@ impl Turn {
         let (started, mut told) = (Instant::now(), false);
         while started.elapsed() < PATIENCE {
             match take(&path) {
-                Ok(Some(file)) => return Self { _held: Some(Held { path, _file: file }) },
+                Ok(Some(file)) => {
+                    sweep(&path);
+                    return Self { _held: Some(Held { path, _file: file }) };
+                }
                 Ok(None) => {}
                 Err(_) => break,
             }
@@ -80,6 +83,19 @@ fn take(path: &Path) -> io::Result<Option<File>> {
     Ok(named.then_some(file))
 }
 
+/// Removes what killed processes left beside `own`. Best effort: what stays is an empty file.
+fn sweep(own: &Path) {
+    let entries = own.parent().map(std::fs::read_dir);
+    for entry in entries.into_iter().flatten().flatten().flatten() {
+        let path = entry.path();
+        if path != own
+            && let Ok(Some(file)) = take(&path)
+        {
+            drop(Held { path, _file: file });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +109,10 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         assert!(take(&path).expect("lock").is_some());
+        let held = dir.path().join("locks/held");
+        let _held = take(&held).expect("lock").expect("free");
+        sweep(&dir.path().join("locks/own"));
+        assert!(held.exists() && !path.exists(), "what nobody holds goes");
         assert!(take(Path::new("/proc/locks/none/key")).is_err(), "where no file can be there is no lock");
     }
 }
