@@ -30,8 +30,8 @@ fn damaged_files_are_refused_with_the_reason() {
             file
         };
         let garbage = [0x5a; 96];
-        // The partition's descriptor is the fourth: definition, metadata, OCI config before it.
-        let of_partition = DESCRIPTORS + 3 * DESCRIPTOR;
+        // The partition's descriptor is the fifth: definition, metadata, OCI config and provenance before it.
+        let of_partition = DESCRIPTORS + 4 * DESCRIPTOR;
         let rows: [(&str, Vec<u8>, &str); 14] = [
             ("empty", vec![], "SIF"),
             ("no-sif", b"#!/bin/sh\necho not a SIF\n".to_vec(), "SIF"),
