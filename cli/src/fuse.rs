@@ -15,7 +15,7 @@ const WORKERS_MAX: usize = 8;
 
 /// Why there is no file system over FUSE, and what there is already.
 pub(crate) struct Refused {
-    pub(crate) reason: Error,
+    pub(crate) reason: Box<Error>,
     /// The user namespace that this process is in by now.
     pub(crate) namespace: Option<UserNamespace>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Refused {
 /// Serves the squashfs `partition` of `file` (at `path`, for messages): the mount, and the user namespace that this
 /// process is in then. All files are shown as the user's own.
 pub(crate) fn mount(path: &Path, file: &File, partition: &Partition) -> Result<(OwnedFd, UserNamespace), Refused> {
-    let early = |reason: Error| Refused { reason, namespace: None };
+    let early = |reason: Error| Refused { reason: Box::new(reason), namespace: None };
     siforge_launch::fuse_available().map_err(|error| early(error.into()))?;
     let image = file.try_clone().map_err(|source| early(Error::Read { path: path.to_owned(), source }))?;
     let image = Arc::new(image);
@@ -40,6 +40,6 @@ pub(crate) fn mount(path: &Path, file: &File, partition: &Partition) -> Result<(
     };
     match siforge_launch::mount_fuse(&namespace, "siforge", &[image.as_fd()], serve) {
         Ok(mount) => Ok((mount, namespace)),
-        Err(error) => Err(Refused { reason: error.into(), namespace: Some(namespace) }),
+        Err(error) => Err(Refused { reason: Box::new(error.into()), namespace: Some(namespace) }),
     }
 }

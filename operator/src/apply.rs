@@ -13,7 +13,7 @@ use siforge_build::{Limits, chain};
 use siforge_crds::conditions::Reason;
 use siforge_oci::Tls;
 use siforge_store::{Provenance, Ref, RefContent, Store, Visibility};
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 /// What is so afterwards.
 pub(crate) struct Applied {
@@ -59,16 +59,17 @@ fn job(context: &Context, owner: &Owner, ready: &Ready) -> Job {
     // Entries are kept in memory, which is the operator's: an object can lower their number alone.
     let files = spec.limits.files.min(context.settings.limits.files);
     settings.limits = Limits { files, ..spec.limits };
-    Job::new(
-        spec.origin.clone(),
-        Folders { store: context.store.clone(), namespace: owner.namespace.clone() },
-        spec.platform.clone(),
-        ready.credentials.clone(),
-        Tls { proxies: context.proxies.clone(), ..ready.tls.clone() },
-        spec.recipe.clone(),
+    Job {
+        origin: spec.origin.clone(),
+        folders: Folders { store: context.store.clone(), namespace: owner.namespace.clone() },
+        platform: spec.platform.clone(),
+        credentials: ready.credentials.clone(),
+        tls: Tls { proxies: context.proxies.clone(), ..ready.tls.clone() },
+        recipe: spec.recipe.clone(),
         settings,
-        spec.timeout,
-    )
+        timeout: spec.timeout,
+        resolved: Mutex::default(),
+    }
 }
 
 async fn publish(context: &Context, owner: &Owner, ready: &Ready, found: &Found, sif: &Sif) -> Result<Stored, Failure> {

@@ -39,23 +39,11 @@ pub(crate) struct Job {
     pub(crate) recipe: Recipe,
     pub(crate) settings: Settings,
     pub(crate) timeout: Duration,
-    resolved: Mutex<Option<Arc<Source>>>,
+    /// What [`Job::resolve`] found.
+    pub(crate) resolved: Mutex<Option<Arc<Source>>>,
 }
 
 impl Job {
-    pub(crate) fn new(
-        origin: Origin,
-        folders: Folders,
-        platform: Platform,
-        credentials: Option<Credentials>,
-        tls: Tls,
-        recipe: Recipe,
-        settings: Settings,
-        timeout: Duration,
-    ) -> Self {
-        Self { origin, folders, platform, credentials, tls, recipe, settings, timeout, resolved: Mutex::default() }
-    }
-
     pub(crate) fn limits(&self) -> Limits {
         self.settings.limits
     }

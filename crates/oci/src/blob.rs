@@ -60,7 +60,7 @@ impl Client {
             batch: Vec::new(),
             position: 0,
         };
-        self.from_anywhere(reference, layer, &mut sink).await?;
+        self.fetch_anywhere(reference, layer, &mut sink).await?;
         sink.flush().await?;
         let got = Digest::from_bytes(sink.hasher.finalize().into());
         match got == layer.digest {
@@ -76,7 +76,7 @@ impl Client {
 
     /// From the first place that has it: mirrors, registry, and for a foreign layer the URLs that its manifest gives. A
     /// place goes on where the one before it failed.
-    async fn from_anywhere(&self, reference: &ImageRef, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
+    async fn fetch_anywhere(&self, reference: &ImageRef, layer: &Layer, sink: &mut Sink) -> Result<(), Error> {
         let mut failed = Vec::new();
         for place in self.places() {
             let here = &place.locate(reference)?;
@@ -88,7 +88,7 @@ impl Client {
         }
         if matches!(failed.last(), Some(Error::NotFound { .. })) {
             for url in &layer.urls {
-                match self.from_url(reference, layer, url, sink).await {
+                match self.fetch_elsewhere(reference, layer, url, sink).await {
                     Err(error) if !matches!(error, Error::Write { .. }) => failed.push(error),
                     result => return result,
                 }
@@ -102,10 +102,16 @@ impl Client {
 
     /// A foreign layer's other place. It is told nothing of the registry: no credentials, no client certificate; and its
     /// explanations are not shown, since an image could name any address that this machine reaches.
-    async fn from_url(&self, reference: &ImageRef, layer: &Layer, url: &str, sink: &mut Sink) -> Result<(), Error> {
+    async fn fetch_elsewhere(
+        &self,
+        reference: &ImageRef,
+        layer: &Layer,
+        url: &str,
+        sink: &mut Sink,
+    ) -> Result<(), Error> {
         let shown = Url::parse(url).map_or_else(|_| one_line(url, &[]), |url| without_query(&url));
-        let digest = layer.digest.to_string();
-        sink.operation = Operation::Foreign { digest, name: name(reference), url: shown };
+        let blob = format!("{} of {}", layer.digest, name(reference));
+        sink.operation = Operation::Foreign { blob, url: shown };
         let unsupported =
             |detail: &str| Error::Unsupported { operation: sink.operation.clone(), detail: detail.to_owned() };
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));

@@ -25,7 +25,7 @@ pub enum Operation {
     /// `downloading https://HOST/PATH`
     Download { url: String },
     /// `reading foreign layer sha256:… of HOST/REPO from URL`
-    Foreign { digest: String, name: String, url: String },
+    Foreign { blob: String, url: String },
 }
 
 impl Operation {
@@ -52,7 +52,7 @@ impl fmt::Display for Operation {
             Self::Manifest { selector, name } => write!(f, "reading manifest {selector} in {name}"),
             Self::Tags { name } => write!(f, "reading the tags of {name}"),
             Self::Config { digest, name } => write!(f, "reading config {digest} of {name}"),
-            Self::Foreign { digest, name, url } => write!(f, "reading foreign layer {digest} of {name} from {url}"),
+            Self::Foreign { blob, url } => write!(f, "reading foreign layer {blob} from {url}"),
             Self::Blob { digest, name } => write!(f, "reading blob {digest} of {name}"),
         }
     }

@@ -110,7 +110,7 @@ fn the_cache_is_listed_and_cleaned() {
     assert!(dry.stdout.contains("would remove pack"), "{dry}");
     assert_eq!(packs(&siforge).len(), 1);
     siforge.run(&["cache", "clean", "--force", "-T", "pack"]).ok();
-    assert_eq!(packs(&siforge), [PathBuf::new(); 0]);
+    assert_eq!(packs(&siforge), Vec::<PathBuf>::new());
     siforge.run(&["cache", "clean", "--force", "-D", "4294967296"]).ok();
     assert!(list(&[]).contains("1 oci blob file(s)"), "{}", list(&[]));
 

@@ -125,8 +125,11 @@ impl Walk for Walker {
     }
 }
 
+/// Name and value.
+type Xattr = (Vec<u8>, Vec<u8>);
+
 /// Attributes that belong to the file and not to the host that it lies on (labels of its security modules, say).
-fn xattrs_of(file: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn xattrs_of(file: &OwnedFd) -> Result<Vec<Xattr>, Errno> {
     let mut list = vec![0; XATTR_MAX];
     let length = match flistxattr(file, &mut list[..]) {
         Ok(length) => length,

@@ -101,7 +101,7 @@ fn holes_space_and_refusals() {
         assert_eq!(rustix::fs::seek(&holes, from), to, "{from:?}");
     }
     assert!(holes.metadata().unwrap().blocks() * 512 < 1 << 20);
-    let space = rustix::fs::statvfs(&mounted.root()).unwrap();
+    let space = rustix::fs::statvfs(mounted.root()).unwrap();
     assert_eq!((space.f_bfree, space.f_bavail, space.f_namemax), (0, 0, 255));
     assert!(space.f_files > 1000 && space.f_blocks > 10);
     let refused = fs::write(mounted.root().join("new"), "x").unwrap_err();
