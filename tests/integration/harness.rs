@@ -137,7 +137,7 @@ fn lolcow_has_what_a_hard_image_has() {
 
 /// Lists every layer of the layout `$1`.
 const LIST_LAYERS: &str = r#"set -eu; cd "$1/blobs/sha256"
-manifest=$(jq -r '.manifests[0].digest[7:]' ../../index.json)
+manifest=$(jq -r '.manifests[] | select(.annotations["org.opencontainers.image.ref.name"] == "image").digest[7:]' ../../index.json)
 jq -r '.layers[].digest[7:]' "$manifest" | while read -r layer; do tar -tvzf "$layer"; done"#;
 
 #[test]
