@@ -128,7 +128,7 @@ pub(crate) struct CacheImage {
 }
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Registry {
+pub(crate) struct TlsOptions {
     /// Use plain HTTP to the registry
     #[arg(long, visible_alias = "nohttps")]
     pub(crate) no_https: bool,
@@ -138,6 +138,12 @@ pub(crate) struct Registry {
     /// PEM file of certificate authorities to trust besides the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ca_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registry {
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
     /// User name for the registry; the password comes from APPTAINER_DOCKER_PASSWORD or SINGULARITY_DOCKER_PASSWORD
     #[arg(long, value_name = "NAME")]
     pub(crate) docker_username: Option<String>,
@@ -171,9 +177,7 @@ impl Registry {
     /// The options that parse to the same value.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
         let Self {
-            no_https,
-            tls_insecure_skip_verify,
-            tls_ca_file,
+            tls: TlsOptions { no_https, tls_insecure_skip_verify, tls_ca_file },
             docker_username,
             docker_login,
             authfile,

@@ -17,6 +17,11 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// A file without a name in `dir`, which goes with its last descriptor.
+pub(crate) fn temporary(dir: &Path) -> Result<File, Error> {
+    tempfile::tempfile_in(dir).map_err(|source| Error::Temporary { path: dir.to_owned(), source })
+}
+
 /// Makes the directory, and those above it that are missing, for this user alone: images may hold what others must not
 /// read, and unpacked they have the modes of the image. One that is there stays as it is, and is refused when another user
 /// could put images there that this user (root, under sudo) would run.

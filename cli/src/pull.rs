@@ -143,9 +143,9 @@ fn to_standard_output(remote: Remote<'_>) -> Result<(), Error> {
         block_on(remote.download(&out))?;
         return Ok(());
     }
-    let tmpdir = registry.tmpdir.as_ref().unwrap_or(&config.tmpdir);
+    let tmpdir = source::tmpdir(config, registry);
     // Blobs that are on their way lie there, too.
-    let dir = tempfile::tempdir_in(tmpdir).map_err(|source| Error::Temporary { path: tmpdir.clone(), source })?;
+    let dir = tempfile::tempdir_in(tmpdir).map_err(|source| Error::Temporary { path: tmpdir.to_owned(), source })?;
     let (path, cache) = (dir.path().join("sif"), Blobs::at(&dir.path().join("blobs"))?);
     block_on(async {
         let source = source::open(global, config, registry, reference).await?;

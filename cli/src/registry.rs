@@ -1,6 +1,6 @@
 //! How a registry is reached: its mirrors, credentials and certificates; and `siforge registry login|logout|list`.
 
-use crate::cli::{Global, List, Login, Logout, Registry, RegistryCommand};
+use crate::cli::{Global, List, Login, Logout, Registry, RegistryCommand, TlsOptions};
 use crate::config::{Config, RegistryPaths};
 use crate::error::Error;
 use crate::prompt;
@@ -38,7 +38,7 @@ pub(crate) async fn connect(
     let keyring = paths.keyring(username, options.authfile.as_deref(), prompted);
     let locations = registries(paths)?.locations(image)?;
     let last = locations.len().saturating_sub(1);
-    let wishes = wishes(config, options.no_https, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())?;
+    let wishes = wishes(config, &options.tls)?;
     let (mut endpoints, mut said) = (Vec::new(), Vec::new());
     for (at, location) in locations.into_iter().enumerate() {
         let shown = format!("{}/{}", location.registry, location.repository);
@@ -101,13 +101,18 @@ fn pointed_at(wishes: Tls, registry: &Tls) -> Tls {
 
 /// How a web server is spoken with.
 pub(crate) fn server_tls(config: &Config, options: &Registry) -> Result<Tls, Error> {
-    wishes(config, false, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())
+    Ok(Tls { plain_http: false, ..wishes(config, &options.tls)? })
 }
 
 /// What the command line says, and the proxies of the environment.
-fn wishes(config: &Config, plain_http: bool, insecure: bool, ca_file: Option<&Path>) -> Result<Tls, Error> {
-    let (proxies, ca_bundle) = (config.registries.proxies.clone(), ca_bundle(ca_file)?);
-    Ok(Tls { plain_http, insecure_skip_verify: insecure, ca_bundle, proxies, ..Tls::default() })
+fn wishes(config: &Config, options: &TlsOptions) -> Result<Tls, Error> {
+    Ok(Tls {
+        plain_http: options.no_https,
+        insecure_skip_verify: options.tls_insecure_skip_verify,
+        ca_bundle: ca_bundle(options.tls_ca_file.as_deref())?,
+        proxies: config.registries.proxies.clone(),
+        ..Tls::default()
+    })
 }
 
 fn warn(global: &Global, warnings: &[String]) {
@@ -176,7 +181,7 @@ fn login(global: &Global, config: &Config, options: &Login) -> Result<(), Error>
 
     let paths = &config.registries;
     let insecure = registries(paths)?.is_insecure(&name)?;
-    let elsewhere = wishes(config, options.no_https, options.tls_insecure_skip_verify, options.tls_ca_file.as_deref())?;
+    let elsewhere = wishes(config, &options.tls)?;
     let mut tls = elsewhere.clone();
     tls.insecure_skip_verify |= insecure;
     warn(global, &add_certs(&mut tls, &cert_folders(paths), &image.registry)?);

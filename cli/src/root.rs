@@ -9,10 +9,10 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::{fuse, unpacked};
+use crate::{fuse, source, unpacked};
 use siforge_agent_api::{Client, MountRequest};
 use siforge_launch::{Groups, Host, RootFs, UserNamespace};
-use siforge_reference::{Context, Reference, StoreRef};
+use siforge_reference::{Reference, StoreRef};
 use siforge_sif::{Partition, Sif};
 use siforge_store::Store;
 use std::ffi::{OsStr, OsString};
@@ -129,8 +129,7 @@ fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> {
             Err(Error::NotUtf8 { value: image.to_owned() })
         };
     };
-    let context = Context { default_namespace: &config.namespace, exists: &|path| path.exists() };
-    Ok(Reference::parse(text, &context)?)
+    source::parse(config, text)
 }
 
 fn store_image(
@@ -259,10 +258,10 @@ fn cached(global: &Global, config: &Config, registry: &Registry, image: &OsStr) 
     // It has said why.
     let refused = || Error::NotPulled { image: image.to_owned() };
     if registry.disable_cache {
-        let tmpdir = registry.tmpdir.as_ref().unwrap_or(&config.tmpdir);
-        let no_file = |source| Error::Temporary { path: tmpdir.clone(), source };
-        let file = tempfile::tempfile_in(tmpdir).map_err(no_file)?;
-        let status = command.stdout(file.try_clone().map_err(no_file)?).status().map_err(failed)?;
+        let tmpdir = source::tmpdir(config, registry);
+        let file = crate::files::temporary(tmpdir)?;
+        let copy = file.try_clone().map_err(|source| Error::Temporary { path: tmpdir.to_owned(), source })?;
+        let status = command.stdout(copy).status().map_err(failed)?;
         return if status.success() { Ok((image.into(), file)) } else { Err(refused()) };
     }
     let output = command.output().map_err(failed)?;

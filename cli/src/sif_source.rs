@@ -51,7 +51,7 @@ impl Remote<'_> {
 
     /// The SIF as the source of a build.
     pub(crate) async fn open(&self) -> Result<Source, Error> {
-        let file = self.temporary()?;
+        let file = crate::files::temporary(source::tmpdir(self.config, self.registry))?;
         self.download(&file).await?;
         let (shown, platform) = (self.shown(), source::platform(self.registry)?);
         let opened = tokio::task::spawn_blocking(move || {
@@ -86,11 +86,6 @@ impl Remote<'_> {
             Ok(store.layout().artifact(&digest))
         })
         .await
-    }
-
-    fn temporary(&self) -> Result<File, Error> {
-        let dir = self.registry.tmpdir.as_ref().unwrap_or(&self.config.tmpdir);
-        tempfile::tempfile_in(dir).map_err(|source| Error::Temporary { path: dir.clone(), source })
     }
 
     /// Without the password and the token that a URL may hold.

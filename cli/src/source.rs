@@ -34,7 +34,7 @@ pub(crate) async fn open(
     if sif_source::is_sif(reference) {
         return Remote { global, config, registry, reference }.open().await;
     }
-    let (reference, tmpdir) = (reference.clone(), registry.tmpdir.clone().unwrap_or_else(|| config.tmpdir.clone()));
+    let (reference, tmpdir) = (reference.clone(), tmpdir(config, registry).to_owned());
     if let Reference::DockerDaemon(name) = &reference {
         let host = config.docker_host.as_deref().unwrap_or(daemon::DEFAULT_HOST);
         let options = local::Options { platform: &platform, tmpdir: &tmpdir, unpacked_bytes: UNPACKED_BYTES };
@@ -74,6 +74,11 @@ fn tree(path: &Path, platform: &Platform) -> Result<Source, Error> {
     }
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(source_tree::sif(&shown, file, platform, &limits)?)
+}
+
+/// Where temporary files lie.
+pub(crate) fn tmpdir<'a>(config: &'a Config, registry: &'a Registry) -> &'a Path {
+    registry.tmpdir.as_ref().unwrap_or(&config.tmpdir)
 }
 
 /// `--platform`, else `--arch` on Linux, else the host's.

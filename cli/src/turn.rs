@@ -55,6 +55,7 @@ impl Turn {
                 eprintln!("another process of yours is making this image: waiting for it");
             }
             told = true;
+            // flock(2) knows no time-out.
             tokio::time::sleep(PAUSE).await;
         }
         Self { _held: None }

@@ -1,5 +1,6 @@
 //! `siforge registry login|logout|list`.
 
+use super::TlsOptions;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -24,15 +25,8 @@ pub(crate) struct Login {
     /// The file to keep it in, instead of ~/.apptainer/docker-config.json
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
-    /// Use plain HTTP to the registry
-    #[arg(long, visible_alias = "nohttps")]
-    pub(crate) no_https: bool,
-    /// Do not verify the registry's certificate
-    #[arg(long)]
-    pub(crate) tls_insecure_skip_verify: bool,
-    /// PEM file of certificate authorities to trust besides the system's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tls_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
     /// [docker://]HOST[:PORT], with /PATH for the repositories below a path
     #[arg(value_name = "REGISTRY")]
     pub(crate) registry: String,

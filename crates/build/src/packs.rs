@@ -29,7 +29,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use tokio::task::JoinHandle;
 
 #[cfg(test)]
 mod tests;
@@ -261,19 +261,16 @@ impl Recordings {
         Self { recording, recorded, base, kind: Kind::of(recipe) }
     }
 
-    /// Makes the packs from the finished SIF on a thread of its own, and brings the cache below its bound.
-    pub(crate) fn save(self, sif: &File, cache: Blobs, bound: Option<u64>, reuse: Reuse) -> Saving {
-        let started = sif.try_clone().and_then(|sif| {
-            let work = move || {
-                self.save_packs(&sif, &cache.packs());
-                let removal = Removal::of(&cache, reuse == Reuse::Own);
-                if let Some(Err(error)) = bound.map(|bound| enforce(&cache, bound, removal)) {
-                    tracing::warn!("the layer cache may be larger than it should be: {error}");
-                }
-            };
-            std::thread::Builder::new().name("packs".into()).spawn(work)
-        });
-        Saving(started.inspect_err(|error| tracing::warn!("no layer packs are made: {error}")).ok())
+    /// Makes the packs from the finished SIF on a thread of the runtime's, which its end waits for, and brings the cache
+    /// below its bound.
+    pub(crate) fn save(self, sif: Arc<File>, cache: Blobs, bound: Option<u64>, reuse: Reuse) -> Saving {
+        Saving(tokio::task::spawn_blocking(move || {
+            self.save_packs(&sif, &cache.packs());
+            let removal = Removal::of(&cache, reuse == Reuse::Own);
+            if let Some(Err(error)) = bound.map(|bound| enforce(&cache, bound, removal)) {
+                tracing::warn!("the layer cache may be larger than it should be: {error}");
+            }
+        }))
     }
 
     fn save_packs(self, sif: &File, packs: &Packs) {
@@ -297,12 +294,12 @@ impl Recordings {
 }
 
 /// Packs in the making; dropped, they are made all the same.
-pub(crate) struct Saving(Option<JoinHandle<()>>);
+pub(crate) struct Saving(JoinHandle<()>);
 
 impl Saving {
-    /// Blocks until they are there, or the log says why not.
-    pub(crate) fn wait(self) {
-        if let Some(Err(_)) = self.0.map(JoinHandle::join) {
+    /// Waits until they are there, or the log says why not.
+    pub(crate) async fn wait(self) {
+        if self.0.await.is_err() {
             tracing::warn!("the thread that makes layer packs panicked");
         }
     }

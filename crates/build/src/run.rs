@@ -118,17 +118,18 @@ pub async fn build(
 
     progress.enter(Phase::Publishing);
     let store = store.clone();
-    let done = progress.clone();
+    let Made { digest, size, warnings, saving } = made;
     // fsync of some GB takes its time: not on a thread of the runtime.
-    blocking(move || {
-        let linked = store.publish(pending, &made.digest, made.size, Visibility::Private)?;
-        let record = store.record_recipe(RecipeRecord::new(key, made.digest, made.size))?;
+    let published = blocking(move || {
+        let linked = store.publish(pending, &digest, size, Visibility::Private)?;
+        let record = store.record_recipe(RecipeRecord::new(key, digest, size))?;
         linked.settle()?;
-        made.saving.wait();
-        done.enter(Phase::Done);
-        Ok(built(&store, key, record.digest, record.size, false, made.warnings))
+        Ok(built(&store, key, record.digest, record.size, false, warnings))
     })
-    .await
+    .await?;
+    saving.wait().await;
+    progress.enter(Phase::Done);
+    Ok(published)
 }
 
 fn built(store: &Store, recipe_key: Digest, digest: Digest, size: u64, reused: bool, warnings: Vec<String>) -> Built {
@@ -151,16 +152,10 @@ pub async fn pull(
     let cache = Cache { blobs: destination.cache, reuse: settings.reuse };
     let made = assemble(source, recipe, &key, settings, cache, &target, &progress).await?;
     progress.enter(Phase::Publishing);
-    let pulled = Pulled { digest: made.digest, size: made.size, warnings: made.warnings };
-    let done = progress.clone();
-    blocking(move || {
-        output.publish()?;
-        made.saving.wait();
-        done.enter(Phase::Done);
-        Ok(())
-    })
-    .await?;
-    Ok(pulled)
+    blocking(move || output.publish()).await?;
+    made.saving.wait().await;
+    progress.enter(Phase::Done);
+    Ok(Pulled { digest: made.digest, size: made.size, warnings: made.warnings })
 }
 
 struct Target {
@@ -245,11 +240,11 @@ async fn fetch_and_convert(
     let _cancel = CancelOnDrop(inputs.budget.clone());
     let file =
         target.file.try_clone().map_err(|source| file_error("duplicate the descriptor of", &target.path, source))?;
-    let path = target.path.clone();
+    let (file, path) = (Arc::new(file), target.path.clone());
     let converting = blocking(move || {
         let Converted { size, warnings, recordings } = convert::convert(&inputs, &file, &path)?;
         // While the SIF is hashed and published: all of them only read it.
-        let saving = recordings.save(&file, cache, bound, reuse);
+        let saving = recordings.save(file.clone(), cache, bound, reuse);
         Ok(Made { digest: convert::digest(&inputs, size, &file, &path)?, size, warnings, saving })
     });
     tokio::pin!(fetching, converting);
