@@ -1,0 +1,1 @@
+//! cosign's key-based signatures of images.
