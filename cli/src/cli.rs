@@ -168,6 +168,9 @@ pub(crate) struct Registry {
     /// SHA-256 that a SIF of https:// or oras:// must have
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
+    /// Take the image only if the owner of this public key (PEM) has signed it with cosign; of several keys one will do
+    #[arg(long, value_name = "FILE")]
+    pub(crate) verify_key: Vec<PathBuf>,
     /// Directory for temporary files: compressed archives are unpacked there
     #[arg(long, value_name = "DIR")]
     pub(crate) tmpdir: Option<PathBuf>,
@@ -187,6 +190,7 @@ impl Registry {
             disable_cache,
             tmpdir,
             sha256,
+            verify_key,
         } = self;
         let mut arguments: Vec<OsString> = vec!["--jobs".into(), jobs.to_string().into()];
         let flags = [
@@ -208,6 +212,7 @@ impl Registry {
         for (option, value) in values {
             arguments.extend(value.map(|value| [OsString::from(option), value]).into_iter().flatten());
         }
+        arguments.extend(verify_key.iter().flat_map(|file| ["--verify-key".into(), file.into()]));
         arguments
     }
 }
@@ -474,6 +479,8 @@ mod tests {
             "--jobs=7",
             "--tmpdir=/scratch",
             "--sha256=00",
+            "--verify-key=/a.pub",
+            "--verify-key=/b.pub",
         ];
         for given in [&all[..], &["--arch=arm64"], &[]] {
             let first = parse(&given.iter().map(OsString::from).collect::<Vec<_>>());

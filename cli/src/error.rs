@@ -58,6 +58,16 @@ pub(crate) enum Error {
     OtherDigest { got: siforge_reference::Digest, want: siforge_reference::Digest },
     #[error("{value}: --sha256 is for SIFs of oras:// and https://; an image is pinned by NAME@sha256:…")]
     NoSif { value: String },
+    #[error("{path}: {source}", path = path.display())]
+    VerifyKey { path: PathBuf, source: siforge_sign::cosign::InvalidKey },
+    #[error(
+        "{value}: --verify-key is for images of registries (docker://, oras://): cosign's signatures are kept there"
+    )]
+    NotSignable { value: String },
+    #[error("push: --verify-key is for what is pulled")]
+    VerifyPush,
+    #[error(transparent)]
+    NotSigned(Box<crate::signed::NotSigned>),
     #[error("pull takes [OUTPUT] SOURCE")]
     PullArguments,
     #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]

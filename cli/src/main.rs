@@ -13,6 +13,7 @@ mod pull;
 mod registry;
 mod root;
 mod sif_source;
+mod signed;
 mod source;
 mod terminal;
 mod turn;

@@ -9,7 +9,7 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::{fuse, source, unpacked};
+use crate::{fuse, signed, source, unpacked};
 use siforge_agent_api::{Client, MountRequest};
 use siforge_launch::{Groups, Host, RootFs, UserNamespace};
 use siforge_reference::{Reference, StoreRef};
@@ -100,7 +100,9 @@ pub(crate) fn open(
     namespace: bool,
     image: &OsStr,
 ) -> Result<Opening, Error> {
-    let opened = match parse(config, image)? {
+    let reference = parse(config, image)?;
+    signed::check_signable(registry, &reference)?;
+    let opened = match reference {
         Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
         Reference::Path(path) if path.is_dir() => directory(namespace, &path),
         Reference::Path(path) => sif_file(global, config, namespace, &path, image),

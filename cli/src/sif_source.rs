@@ -5,7 +5,7 @@ use crate::cli::{Global, Push, Registry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::turn::Turn;
-use crate::{source, verified};
+use crate::{signed, source, verified};
 use siforge_build::{Output, Source, source_tree};
 use siforge_oci::{Client, Download, Layer, http_sif};
 use siforge_reference::{Digest, ImageRef, Reference};
@@ -35,6 +35,7 @@ pub(crate) struct Remote<'a> {
 impl Remote<'_> {
     /// `--sha256` where it would not be looked at is refused: who gives it relies on it.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        signed::check_signable(self.registry, self.reference)?;
         match &self.registry.sha256 {
             Some(_) if !is_sif(self.reference) => Err(Error::NoSif { value: self.reference.to_string() }),
             _ => self.sha256().map(drop),
@@ -114,8 +115,10 @@ impl Remote<'_> {
         let want = self.sha256()?;
         match self.reference {
             Reference::Oras(image) => {
+                let keys = signed::keys(&self.registry.verify_key)?;
                 let client = crate::registry::connect(self.global, self.config, self.registry, image).await?;
-                let (layer, _) = client.sif(image).await?;
+                let (layer, manifest) = client.sif(image).await?;
+                signed::check(self.global, &keys, &client, image, &[manifest]).await?;
                 match want {
                     Some(want) if want != layer.digest => Err(Error::OtherDigest { got: layer.digest, want }),
                     _ => Ok(Found::Blob { client: Box::new(client), image, layer }),
@@ -175,6 +178,9 @@ pub(crate) async fn push(global: &Global, config: &Config, options: &Push) -> Re
     let Reference::Oras(image) = source::parse(config, &options.destination)? else {
         return Err(Error::Destination { value: options.destination.clone() });
     };
+    if !options.registry.verify_key.is_empty() {
+        return Err(Error::VerifyPush);
+    }
     let path = options.file.clone();
     let failed = |source| Error::Read { path: options.file.clone(), source };
     let read = tokio::task::spawn_blocking(move || {

@@ -4,6 +4,7 @@ use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::sif_source::{self, Remote};
+use crate::signed;
 use siforge_build::{Limits, Source, source_tree};
 use siforge_oci::{Platform, daemon, local};
 use siforge_reference::{Context, Reference};
@@ -27,10 +28,13 @@ pub(crate) async fn open(
 ) -> Result<Source, Error> {
     let platform = platform(registry)?;
     if let Reference::Docker(image) = reference {
+        let keys = signed::keys(&registry.verify_key)?;
         let client = crate::registry::connect(global, config, registry, image).await?;
         let resolved = client.resolve(image, &platform).await?;
+        signed::check(global, &keys, &client, image, &resolved.manifests).await?;
         return Ok(Source::registry(client, resolved));
     }
+    signed::check_signable(registry, reference)?;
     if sif_source::is_sif(reference) {
         return Remote { global, config, registry, reference }.open().await;
     }

@@ -46,13 +46,14 @@ invariants! {
 }
 
 /// What each package may use of the others, dev-dependencies aside. operator and node-agent never see each other.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("siforge-crds", &[]),
     ("siforge-reference", &[]),
     ("siforge-oci", &["siforge-reference", "siforge-rootfs"]),
     ("siforge-rootfs", &[]),
     ("siforge-squashfs", &["siforge-rootfs"]),
     ("siforge-sif", &[]),
+    ("siforge-sign", &["siforge-reference", "siforge-sif"]),
     ("siforge-store", &["siforge-reference"]),
     ("siforge-fuse", &["siforge-squashfs"]),
     ("siforge-launch", &[]),
@@ -85,6 +86,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "siforge-fuse",
             "siforge-store",
             "siforge-sif",
+            "siforge-sign",
             "siforge-launch",
             "siforge-agent-api",
         ],

@@ -323,6 +323,7 @@ pub(crate) fn registry(image: Image) -> Source {
         Resolved {
             reference: "127.0.0.1:5000/lab/golden:v1".parse().unwrap(),
             manifest_digest: image.manifest_digest,
+            manifests: Vec::new(),
             platform: image.platform,
             layers: image.layers,
             config_digest: sha(CONFIG),

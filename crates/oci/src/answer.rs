@@ -91,7 +91,7 @@ fn http_date(text: &str) -> Option<SystemTime> {
 
 fn not_found(operation: Operation, detail: String) -> Error {
     let missing = match &operation {
-        Operation::Manifest { .. } => Missing::Manifest { detail },
+        Operation::Manifest { .. } | Operation::Referrers { .. } => Missing::Manifest { detail },
         Operation::Blob { .. } | Operation::Config { .. } | Operation::Foreign { .. } => Missing::Blob { detail },
         Operation::Tags { .. } => Missing::Repository,
         Operation::Ping { .. }

@@ -6,7 +6,7 @@ use crate::manifest::{self, Image, Manifest, Unusable};
 use crate::operation::{Operation, name};
 use crate::transport::{Get, Transport};
 use crate::{Compression, Credentials, Error, Platform, Tls, media};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use siforge_reference::{Digest, ImageRef, ParseError};
@@ -36,12 +36,21 @@ pub struct Layer {
     pub urls: Vec<String>,
 }
 
+/// A manifest or an index, hash-checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub digest: Digest,
+    pub bytes: Vec<u8>,
+}
+
 /// What a reference resolved to: everything but the layers' bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub reference: ImageRef,
     /// Digest of the platform's manifest (not of the index).
     pub manifest_digest: Digest,
+    /// What the reference named (an index perhaps) first, the platform's manifest last: a signature may be of any.
+    pub manifests: Vec<Document>,
     /// As the image config has it.
     pub platform: Platform,
     /// Bottom layer first, as in the manifest.
@@ -203,7 +212,7 @@ impl Client {
             }
             result => result?,
         };
-        let (image, manifest_digest) = self.image(reference, &operation, fetched, platform).await?;
+        let (image, manifest_digest, manifests) = self.image(reference, &operation, fetched, platform).await?;
         let config = self.config(reference, &image).await?;
         let config_operation = Operation::Config { digest: image.config.digest.to_string(), name: name(reference) };
         let parsed = manifest::config(&config).map_err(|error| unusable(&config_operation, error))?;
@@ -225,6 +234,7 @@ impl Client {
         Ok(Resolved {
             reference: named.clone(),
             manifest_digest,
+            manifests,
             platform: parsed.platform,
             layers: layers.collect(),
             config_digest: image.config.digest,
@@ -266,18 +276,20 @@ impl Client {
         url.map_err(|_| ParseError::Image { value: reference.to_string() }.into())
     }
 
-    /// Follows indexes to the platform's manifest.
+    /// Follows indexes to the platform's manifest, which is the last of the documents.
     async fn image(
         &self,
         reference: &ImageRef,
         operation: &Operation,
         mut fetched: Fetched,
         platform: &Platform,
-    ) -> Result<(Image, Digest), Error> {
+    ) -> Result<(Image, Digest, Vec<Document>), Error> {
+        let mut documents = Vec::new();
         for _ in 0..=MAX_INDEX_DEPTH {
             let parsed = manifest::parse(&fetched.bytes, fetched.content_type.as_deref());
+            documents.push(Document { digest: fetched.digest, bytes: fetched.bytes });
             let entries = match parsed.map_err(|error| unusable(operation, error))? {
-                Manifest::Image(image) => return Ok((image, fetched.digest)),
+                Manifest::Image(image) => return Ok((image, fetched.digest, documents)),
                 Manifest::Index(entries) => entries,
             };
             let unknown = |available| Error::UnknownPlatform {
@@ -301,10 +313,20 @@ impl Client {
         })
     }
 
-    /// A manifest as it is, and its digest.
-    pub(crate) async fn manifest_bytes(&self, reference: &ImageRef) -> Result<(Vec<u8>, Digest), Error> {
-        let fetched = self.manifest(reference, &reference.selector(), reference.digest).await?;
-        Ok((fetched.bytes, fetched.digest))
+    /// A manifest as it is.
+    pub(crate) async fn manifest_bytes(&self, reference: &ImageRef) -> Result<Document, Error> {
+        self.document_at(reference, &reference.selector(), reference.digest).await
+    }
+
+    /// The manifest of a tag or digest, as it is.
+    pub(crate) async fn document_at(
+        &self,
+        reference: &ImageRef,
+        selector: &str,
+        want: Option<Digest>,
+    ) -> Result<Document, Error> {
+        let Fetched { bytes, digest, .. } = self.manifest(reference, selector, want).await?;
+        Ok(Document { digest, bytes })
     }
 
     /// For pushes: tokens are asked for both directions.
@@ -322,7 +344,8 @@ impl Client {
             from: 0,
             digest_known: want.is_some(),
         };
-        let (bytes, content_type) = self.document(reference, &get, "manifest size", MAX_MANIFEST).await?;
+        let (bytes, headers) = self.document(reference, &get, "manifest size", MAX_MANIFEST).await?;
+        let content_type = text(&headers, CONTENT_TYPE);
         let digest = sha256(&bytes);
         verify(&get.operation, &bytes, digest, want.unwrap_or(digest))?;
         Ok(Fetched { bytes, digest, content_type })
@@ -350,14 +373,14 @@ impl Client {
         Ok(bytes)
     }
 
-    /// A whole document and its content type, with retries.
-    async fn document(
+    /// A whole document and the answer's headers, with retries.
+    pub(crate) async fn document(
         &self,
         reference: &ImageRef,
         get: &Get,
         what: &'static str,
         max: u64,
-    ) -> Result<(Vec<u8>, Option<String>), Error> {
+    ) -> Result<(Vec<u8>, HeaderMap), Error> {
         let mut attempts = self.http.attempts();
         loop {
             match self.try_document(reference, get, what, max).await {
@@ -373,14 +396,13 @@ impl Client {
         get: &Get,
         what: &'static str,
         max: u64,
-    ) -> Result<(Vec<u8>, Option<String>), Error> {
+    ) -> Result<(Vec<u8>, HeaderMap), Error> {
         let response = self.auth.get(&self.http, reference, get).await?;
         if response.status() != StatusCode::OK {
             return Err(self.auth.refusal(get.operation.clone(), response).await);
         }
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let content_type = content_type.map(str::to_owned);
-        Ok((self.http.body(&get.operation, response, what, max).await?, content_type))
+        let headers = response.headers().clone();
+        Ok((self.http.body(&get.operation, response, what, max).await?, headers))
     }
 
     /// What a tag's 404 is about: registries answer the same for a repository and for a tag that they do not know, but
@@ -411,6 +433,10 @@ impl Client {
     }
 }
 
+pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
 /// A registry's root URL.
 fn base(registry: &str, tls: &Tls) -> Result<Url, Error> {
     // Docker Hub's registry is not at the name that images carry (distribution/reference, normalize.go).
@@ -432,11 +458,11 @@ pub(crate) fn serves(have: &Platform, wanted: &Platform) -> bool {
     (have.os.is_empty() && have.architecture.is_empty()) || have.rank(wanted).is_some()
 }
 
-fn sha256(bytes: &[u8]) -> Digest {
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
-fn verify(operation: &Operation, bytes: &[u8], got: Digest, want: Digest) -> Result<(), Error> {
+pub(crate) fn verify(operation: &Operation, bytes: &[u8], got: Digest, want: Digest) -> Result<(), Error> {
     match got == want {
         true => Ok(()),
         false => Err(Error::Checksum {

@@ -21,6 +21,7 @@
 //! the registry that the [`Client`] is for and to the token realm which that registry names, nowhere else.
 
 mod answer;
+mod attached;
 mod auth;
 mod auth_file;
 mod blob;
@@ -51,9 +52,10 @@ pub fn one_line(text: &str) -> String {
     answer::one_line(text, &[])
 }
 
+pub use attached::{Attached, Content, Wanted};
 pub use auth_file::{AuthFile, InvalidAuthFile, Listed, login_key, with_login, without_login};
 pub use certs::{CertsError, Identity, add_certs};
-pub use client::{Client, Endpoint, Layer, Resolved};
+pub use client::{Client, Document, Endpoint, Layer, Resolved};
 pub use download::{Download, Make, Reader};
 pub use error::{Error, Kind, Missing, Reaction};
 pub use keyring::{Chosen, Keyring, KeyringError, Place, read_file};

@@ -129,7 +129,7 @@ pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest
 
 /// Brackets that are open at once, those in strings left out. Parsers differ in what they bear, and members that we skip
 /// are not bounded by ours.
-fn check_depth(bytes: &[u8]) -> Result<(), Unusable> {
+pub(crate) fn check_depth(bytes: &[u8]) -> Result<(), Unusable> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         match byte {

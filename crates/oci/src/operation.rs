@@ -16,6 +16,8 @@ pub enum Operation {
     Manifest { selector: String, name: String },
     /// `reading the tags of HOST/REPO`
     Tags { name: String },
+    /// `reading the referrers of sha256:… in HOST/REPO`
+    Referrers { digest: String, name: String },
     /// `reading config sha256:… of HOST/REPO`
     Config { digest: String, name: String },
     /// `reading blob sha256:… of HOST/REPO`
@@ -51,6 +53,7 @@ impl fmt::Display for Operation {
             Self::Token { name, realm } => write!(f, "getting a token for {name} from {realm}"),
             Self::Manifest { selector, name } => write!(f, "reading manifest {selector} in {name}"),
             Self::Tags { name } => write!(f, "reading the tags of {name}"),
+            Self::Referrers { digest, name } => write!(f, "reading the referrers of {digest} in {name}"),
             Self::Config { digest, name } => write!(f, "reading config {digest} of {name}"),
             Self::Foreign { blob, url } => write!(f, "reading foreign layer {blob} from {url}"),
             Self::Blob { digest, name } => write!(f, "reading blob {digest} of {name}"),

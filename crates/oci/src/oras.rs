@@ -13,7 +13,7 @@
 use crate::manifest::Descriptor;
 use crate::operation::name;
 use crate::transport::Get;
-use crate::{Client, Compression, Error, Layer, Operation};
+use crate::{Client, Compression, Document, Error, Layer, Operation};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Method, Response, Url};
 use serde::Deserialize;
@@ -42,8 +42,8 @@ enum Body {
 }
 
 impl Client {
-    /// The SIF that `reference` names, as a blob to [`fetch`](Client::fetch), and its manifest's digest.
-    pub async fn sif(&self, reference: &ImageRef) -> Result<(Layer, Digest), Error> {
+    /// The SIF that `reference` names, as a blob to [`fetch`](Client::fetch), and its manifest.
+    pub async fn sif(&self, reference: &ImageRef) -> Result<(Layer, Document), Error> {
         #[derive(Deserialize)]
         struct Artifact {
             #[serde(default)]
@@ -51,15 +51,15 @@ impl Client {
         }
         let here = &self.locate(reference)?;
         let operation = Operation::manifest(here);
-        let (bytes, digest) = self.manifest_bytes(here).await?;
+        let manifest = self.manifest_bytes(here).await?;
         let malformed = |detail| Error::Malformed { operation: operation.clone(), detail };
-        let artifact: Artifact = serde_json::from_slice(&bytes)
+        let artifact: Artifact = serde_json::from_slice(&manifest.bytes)
             .map_err(|error| malformed(crate::answer::one_line(&error.to_string(), &[])))?;
         match artifact.layers.as_slice() {
             [layer] if layer.media_type == SIF || layer.media_type == OLD_SIF => {
                 let (blob, size) = (layer.digest, layer.size);
                 let sif = Layer { digest: blob, size, compression: Compression::None, diff_id: blob, urls: vec![] };
-                Ok((sif, digest))
+                Ok((sif, manifest))
             }
             _ => {
                 let detail = "it is no SIF; for a container image write docker://".to_owned();

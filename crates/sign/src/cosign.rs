@@ -1,1 +1,0 @@
-//! cosign's key-based signatures of images.
