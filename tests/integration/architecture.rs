@@ -46,9 +46,10 @@ invariants! {
 }
 
 /// What each package may use of the others, dev-dependencies aside. operator and node-agent never see each other.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("siforge-crds", &[]),
     ("siforge-reference", &[]),
+    ("siforge-definition", &[]),
     ("siforge-oci", &["siforge-reference", "siforge-rootfs"]),
     ("siforge-rootfs", &[]),
     ("siforge-squashfs", &["siforge-rootfs"]),
@@ -62,6 +63,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         "siforge-build",
         &[
             "siforge-reference",
+            "siforge-definition",
             "siforge-oci",
             "siforge-rootfs",
             "siforge-squashfs",
@@ -80,6 +82,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         "siforge-cli",
         &[
             "siforge-reference",
+            "siforge-definition",
             "siforge-oci",
             "siforge-build",
             "siforge-squashfs",
