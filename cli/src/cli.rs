@@ -1,8 +1,10 @@
 //! What can be typed. Names and meanings are Apptainer 1.4's; nothing here reads the environment or acts.
 
+mod build;
 mod cache;
 mod registry;
 
+pub(crate) use build::{Build, Sections};
 pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
 
@@ -81,7 +83,7 @@ impl Global {
 pub(crate) enum Command {
     /// Convert an image into a SIF file
     Pull(Pull),
-    /// Build a SIF file from a source
+    /// Build a SIF file from a definition file or a source
     Build(Build),
     /// Write a SIF file to a registry
     Push(Push),
@@ -248,20 +250,6 @@ pub(crate) struct Pull {
     /// [OUTPUT.sif] SOURCE
     #[arg(required = true, num_args = 1..=2, value_name = "[OUTPUT] SOURCE")]
     pub(crate) arguments: Vec<String>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Build {
-    #[command(flatten)]
-    pub(crate) format: Format,
-    #[command(flatten)]
-    pub(crate) registry: Registry,
-    /// The SIF file to write
-    #[arg(value_name = "OUTPUT.sif")]
-    pub(crate) output: PathBuf,
-    /// The source, docker://…
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: String,
 }
 
 /// How the container differs from the defaults.

@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) store: Option<PathBuf>,
     /// Where what has no place in memory is put for the time of a build.
     pub(crate) tmpdir: PathBuf,
+    /// SOURCE_DATE_EPOCH: the time that a definition's image is said to be made at, Unix seconds.
+    pub(crate) source_date_epoch: Option<i64>,
     /// DOCKER_HOST: the engine that docker-daemon: asks.
     pub(crate) docker_host: Option<String>,
     /// Namespace of a bare image name.
@@ -159,6 +161,7 @@ impl Config {
             agent_socket: path("SIFORGE_AGENT_SOCKET").unwrap_or_else(|| siforge_agent_api::DEFAULT_SOCKET.into()),
             store: path("SIFORGE_STORE"),
             docker_host: text("DOCKER_HOST"),
+            source_date_epoch: text("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()),
             tmpdir: ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"]
                 .iter()
                 .find_map(|name| path(name))

@@ -68,6 +68,26 @@ pub(crate) enum Error {
     VerifyPush,
     #[error(transparent)]
     NotSigned(Box<crate::signed::NotSigned>),
+    #[error(transparent)]
+    Definition(#[from] siforge_definition::Error),
+    #[error(
+        "--build-arg, --build-arg-file, --warn-unused-build-args, --section, --notest, --bind and --env are for definition files"
+    )]
+    OnlyDefinition,
+    #[error("--build-arg: {problem}")]
+    BuildArgument { problem: String },
+    #[error("{file} does not mention the build arguments {names}: --warn-unused-build-args goes on")]
+    UnusedBuildArguments { file: String, names: String },
+    #[error("a definition file is built by root alone so far: sudo siforge build")]
+    DefinitionNeedsRoot,
+    #[error(
+        "{file}:{line}: Fingerprints: siforge does not check a base's signatures yet: check it with apptainer verify and leave the line out"
+    )]
+    Fingerprints { file: String, line: u32 },
+    #[error("{image} was changed while the definition was built: build it again")]
+    BaseChanged { image: String },
+    #[error("{path}: it does not say which image it was made of: siforge cache clean removes it", path = path.display())]
+    NoProvenance { path: PathBuf },
     #[error("pull takes [OUTPUT] SOURCE")]
     PullArguments,
     #[error("platform {value:?} is not OS/ARCH[/VARIANT]; for example linux/arm64")]

@@ -137,7 +137,7 @@ fn process_options(container: &Container) -> Result<Options, Error> {
 }
 
 /// `A=1,B=2`, as the reference's string list; a part without `=` belongs to the value before it.
-fn pairs(text: &OsStr) -> Result<Vec<(OsString, OsString)>, Error> {
+pub(crate) fn pairs(text: &OsStr) -> Result<Vec<(OsString, OsString)>, Error> {
     let mut pairs: Vec<(OsString, OsString)> = Vec::new();
     for part in text.as_bytes().split(|byte| *byte == b',') {
         match (part.contains(&b'='), pairs.last_mut()) {

@@ -1,8 +1,10 @@
 //! `siforge`: pull, inspect and run images. See `docs/`.
 
+mod build;
 mod cache;
 mod cli;
 mod config;
+mod definition;
 mod error;
 mod files;
 mod fuse;
@@ -42,10 +44,15 @@ fn main() -> ExitCode {
         // A command's code, when it ran under an init of ours; the kernel keeps the low 8 bits too.
         Ok(code) => ExitCode::from(code as u8),
         Err(error) => {
-            eprintln!("siforge: error: {}", siforge_build::chain(&error));
+            report(&error);
             ExitCode::from(FAILURE)
         }
     }
+}
+
+/// The one place where errors are shown.
+fn report(error: &error::Error) {
+    eprintln!("siforge: error: {}", siforge_build::chain(error));
 }
 
 fn run(cli: &Cli) -> Result<i32, error::Error> {
@@ -55,7 +62,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
     let global = &cli.global;
     match &cli.command {
         Command::Pull(options) => pull::pull(global, &config, options)?,
-        Command::Build(options) => pull::build(global, &config, options)?,
+        Command::Build(options) => return build::build(global, &config, options),
         Command::Push(options) => pull::push(global, &config, options)?,
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
         Command::Inspect(options) => inspect::inspect(options)?,

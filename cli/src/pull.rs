@@ -1,6 +1,6 @@
-//! `pull` and `build`: an image becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
+//! `pull`, and `build` of anything but a definition file: an image becomes a SIF file; and the same into the per-user cache for `exec docker://…`.
 
-use crate::cli::{Build, CacheImage, Format, Global, Pull, Push, Registry};
+use crate::cli::{CacheImage, Format, Global, Pull, Push, Registry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::sif_source::{self, Remote};
@@ -32,11 +32,6 @@ pub(crate) fn pull(global: &Global, config: &Config, options: &Pull) -> Result<(
     convert(global, config, &options.registry, &options.format, &reference, &path)
 }
 
-pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result<(), Error> {
-    let reference = source::parse(config, &options.source)?;
-    convert(global, config, &options.registry, &options.format, &reference, &options.output)
-}
-
 /// A SIF stays as it is, with its signatures.
 fn keep(remote: Remote<'_>, format: &Format, path: &Path) -> Result<(), Error> {
     let (digest, size) = block_on(remote.pull(path, format.force))?;
@@ -54,7 +49,7 @@ pub(crate) fn push(global: &Global, config: &Config, options: &Push) -> Result<(
     Ok(())
 }
 
-fn convert(
+pub(crate) fn convert(
     global: &Global,
     config: &Config,
     registry: &Registry,
@@ -164,7 +159,7 @@ fn to_standard_output(remote: Remote<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-async fn write(
+pub(crate) async fn write(
     global: &Global,
     config: &Config,
     registry: &Registry,
@@ -200,7 +195,7 @@ fn settings(config: &Config, registry: &Registry) -> Settings {
     }
 }
 
-fn recipe(format: &Format) -> Result<Recipe, Error> {
+pub(crate) fn recipe(format: &Format) -> Result<Recipe, Error> {
     let block_size = format.block_size.saturating_mul(1024);
     if !block_size.is_power_of_two() || !(64 << 10..=1 << 20).contains(&block_size) {
         return Err(Error::BlockSize { value: format.block_size });

@@ -245,7 +245,12 @@ fn sif(
 
 /// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread. The SIF,
 /// and its path in the cache; without cache it lies in a file without a name, which ends with the container.
-fn cached(global: &Global, config: &Config, registry: &Registry, image: &OsStr) -> Result<(PathBuf, File), Error> {
+pub(crate) fn cached(
+    global: &Global,
+    config: &Config,
+    registry: &Registry,
+    image: &OsStr,
+) -> Result<(PathBuf, File), Error> {
     let failed = |source| Error::Runtime { source };
     let program = std::fs::read_link("/proc/self/exe").map_err(failed)?;
     let mut command = Command::new(program);

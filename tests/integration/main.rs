@@ -2,6 +2,7 @@ mod agent;
 mod apptainer;
 mod architecture;
 mod cli;
+mod definition;
 mod end_to_end;
 mod harness;
 mod image;

@@ -17,6 +17,11 @@ const MAKE: Duration = Duration::from_secs(1200);
 
 /// busybox with its links in two layers (gzip, zstd): shell, passwd, and a whiteout.
 pub fn tiny() -> Image {
+    tiny_with(Compression::Zstd)
+}
+
+/// The same with an upper layer for what knows no zstd.
+pub fn tiny_with(upper: Compression) -> Image {
     let path = need::program("busybox");
     let busybox = std::fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
     let applets = crate::run::sh("busybox", &["--list"]);
@@ -35,7 +40,7 @@ pub fn tiny() -> Image {
         .whiteout("bin/poweroff");
     Image::new()
         .layer(base.finish(), Compression::Gzip)
-        .layer(top.finish(), Compression::Zstd)
+        .layer(top.finish(), upper)
         .config("Cmd", json!(["/bin/sh"]))
         .config("Env", json!(["PATH=/bin:/usr/bin", "TINY=yes"]))
         .config("Labels", json!({"org.opencontainers.image.title": "tiny"}))

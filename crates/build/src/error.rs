@@ -11,6 +11,9 @@ pub enum Error {
     /// The registry's side: has a reaction of its own.
     #[error(transparent)]
     Oci(#[from] siforge_oci::Error),
+    /// A definition file's sections.
+    #[error(transparent)]
+    Definition(#[from] crate::definition::Error),
     /// What is on this machine's disk is not what was verified when it came.
     #[error("the copy of layer {layer} on the disk is damaged: {source}")]
     Blob { layer: Digest, source: io::Error },

@@ -71,17 +71,29 @@ impl Fetch {
         spare: &[Digest],
     ) -> Result<Self, Error> {
         match &source.supply {
-            Supply::Registry { client, resolved } => Self::registry(client, resolved, cache, parallel, spare).await,
-            Supply::Local(downloads) => {
-                let blob = |(layer, download): (&Layer, &Arc<Download>)| Blob {
-                    layer: layer.clone(),
-                    download: download.clone(),
-                    from: From::Source,
-                    pending: None,
-                };
-                Ok(Self { blobs: source.image.layers.iter().zip(downloads).rev().map(blob).collect() })
+            Supply::Registry { client, resolved, over } => {
+                let fetched = Self::registry(client, resolved, cache, parallel, spare).await?;
+                let layers = source.image.layers.iter().skip(resolved.layers.len());
+                let mut blobs = Self::there(layers, over);
+                blobs.extend(fetched);
+                Ok(Self { blobs })
             }
+            Supply::Local(downloads) => Ok(Self { blobs: Self::there(source.image.layers.iter(), downloads) }),
         }
+    }
+
+    /// Layers that are read where they are.
+    fn there<'a>(
+        layers: impl DoubleEndedIterator<Item = &'a Layer> + ExactSizeIterator,
+        downloads: &[Arc<Download>],
+    ) -> Vec<Blob> {
+        let blob = |(layer, download): (&Layer, &Arc<Download>)| Blob {
+            layer: layer.clone(),
+            download: download.clone(),
+            from: From::Source,
+            pending: None,
+        };
+        layers.zip(downloads).rev().map(blob).collect()
     }
 
     async fn registry(
@@ -90,7 +102,7 @@ impl Fetch {
         cache: Cache<'_>,
         parallel: usize,
         spare: &[Digest],
-    ) -> Result<Self, Error> {
+    ) -> Result<Vec<Blob>, Error> {
         let registry = &resolved.reference.registry;
         let usable = |layer: Layer| async move {
             let usable = match cache.reuse {
@@ -139,7 +151,7 @@ impl Fetch {
                 }
             });
         }
-        Ok(Self { blobs })
+        Ok(blobs)
     }
 
     /// Compressed bytes of all layers.
@@ -169,7 +181,7 @@ impl Fetch {
     /// Fetches what is missing and gives each complete blob its name in the cache. Dropping the future, or an
     /// error, gives the other downloads up, so that no reader waits for them.
     pub(crate) async fn run(self, source: &Source, cache: Cache<'_>, parallel: usize) -> Result<(), Error> {
-        let Supply::Registry { client, resolved } = &source.supply else {
+        let Supply::Registry { client, resolved, .. } = &source.supply else {
             return Ok(());
         };
         let _abandon = Abandon {

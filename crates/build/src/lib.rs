@@ -17,6 +17,7 @@
 
 mod convert;
 mod decode;
+pub mod definition;
 mod error;
 mod fetch;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use error::{Error, chain};
 pub use fetch::Reuse;
 pub use output::Output;
 pub use progress::{BlobState, Phase, Progress, Snapshot};
+pub use provenance::manifest_of;
 pub use recipe::{Codec, ENGINE_FORMAT, Limits, Recipe};
 pub use run::{Built, Destination, Pulled, Settings, build, pull};
 pub use source::{Image, Name, Source};

@@ -183,7 +183,7 @@ async fn find(
         Reuse::Never => false,
         Reuse::Own => true,
         Reuse::Vouched => match &source.supply {
-            Supply::Registry { client, resolved } => {
+            Supply::Registry { client, resolved, .. } => {
                 cache.blobs.came_from(&layer.digest, &resolved.reference.registry)?
                     && client.has_blob(&resolved.reference, layer).await?
             }

@@ -11,8 +11,9 @@
 
 use crate::recipe::ENGINE_FORMAT;
 use crate::source::Image;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use siforge_reference::Digest;
+use siforge_sif::Sif;
 use siforge_sif::format::DataType;
 use siforge_sif::writer::Object;
 
@@ -39,6 +40,23 @@ struct Source {
     manifest: String,
     /// diff_ids, bottom first.
     layers: Vec<String>,
+}
+
+/// Bytes of the object that are read.
+const MAX: u64 = 1 << 20;
+
+/// The digest of the manifest that a SIF of siforge's was made of; None: it is of another program, or says nothing.
+pub fn manifest_of(sif: &Sif) -> Option<Digest> {
+    #[derive(Deserialize)]
+    struct Provenance {
+        source: Source,
+    }
+    #[derive(Deserialize)]
+    struct Source {
+        manifest: String,
+    }
+    let bytes = sif.object(sif.find(DataType::GenericJson, OBJECT_NAME)?, MAX).ok()?;
+    serde_json::from_slice::<Provenance>(&bytes).ok()?.source.manifest.parse().ok()
 }
 
 pub(crate) fn object(image: &Image, recipe_key: &Digest) -> Object {

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::Recipe;
+use sha2::{Digest as _, Sha256};
 use siforge_oci::{Client, Download, Layer, Platform, Resolved, local};
 use siforge_reference::{Digest, ImageRef};
 use siforge_sif::image_config::Base;
@@ -23,6 +24,8 @@ pub(crate) enum Supply {
     Registry {
         client: Box<Client>,
         resolved: Box<Resolved>,
+        /// Layers over the registry's, bottom first.
+        over: Vec<Arc<Download>>,
     },
     /// One for each layer, bottom first.
     Local(Vec<Arc<Download>>),
@@ -92,7 +95,8 @@ impl Source {
     /// What `client` resolved.
     pub fn registry(client: Client, resolved: Resolved) -> Self {
         let image = Image::of(&resolved);
-        Self { image, supply: Supply::Registry { client: Box::new(client), resolved: Box::new(resolved) } }
+        let supply = Supply::Registry { client: Box::new(client), resolved: Box::new(resolved), over: Vec::new() };
+        Self { image, supply }
     }
 
     /// An OCI layout or an archive of one: the same image digest for both, as they hold the same.
@@ -110,6 +114,43 @@ impl Source {
         let name = Name::local(bootstrap, &shown, name.as_ref());
         let base = Base::default();
         Self { image: Image { name, manifest_digest, platform, layers, config, base }, supply: Supply::Local(blobs) }
+    }
+
+    /// What stands below a definition's own layer where it has no base.
+    pub fn nothing(platform: Platform) -> Self {
+        let config = serde_json::json!({
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        });
+        let config = config.to_string().into_bytes();
+        let image = Image {
+            name: Name::local("scratch", "scratch", None),
+            manifest_digest: Digest::from_bytes(Sha256::digest(&config).into()),
+            platform,
+            layers: Vec::new(),
+            config,
+            base: Base::default(),
+        };
+        Self { image, supply: Supply::Local(Vec::new()) }
+    }
+
+    /// The same image with one more layer on top, and with `base` for what `.singularity.d` holds then: what a definition
+    /// makes of its base. `shown` is for messages.
+    pub(crate) fn with_layer(mut self, shown: &str, layer: Layer, download: Arc<Download>, base: Base) -> Self {
+        let digest = Sha256::new()
+            .chain_update(self.image.manifest_digest.bytes())
+            .chain_update(layer.diff_id.bytes())
+            .chain_update(base.time.unwrap_or_default().to_le_bytes())
+            .finalize();
+        self.image.manifest_digest = Digest::from_bytes(digest.into());
+        self.image.name = Name::local("definition", shown, None);
+        self.image.layers.push(layer);
+        self.image.base = base;
+        match &mut self.supply {
+            Supply::Registry { over: layers, .. } | Supply::Local(layers) => layers.push(download),
+        }
+        self
     }
 
     /// Under which the result is remembered.

@@ -33,6 +33,14 @@ pub enum Error {
     /// The program is nowhere in PATH inside the container. Worded as Apptainer does: workflow tools look for it.
     #[error("{:?}: executable file not found in $PATH", .0)]
     NotFound(OsString),
+    /// Only a directory can be written.
+    #[error(
+        "launch: a read-only image cannot be written: build a sandbox of it (build --sandbox), or use --writable-tmpfs"
+    )]
+    NotWritable,
+    /// A mount point is missing in a root that is written.
+    #[error("mount on {}: no such file or directory in the root: make it there first", .0.display())]
+    NoMountPoint(PathBuf),
     /// There is no command.
     #[error("launch: no command given")]
     NoCommand,

@@ -28,6 +28,7 @@ mod request;
 mod root;
 pub mod syscall;
 mod userns;
+mod workshop;
 
 pub use error::Error;
 pub use exec::{Begun, begin, build_namespace, drop_privileges, enter_directory, join_namespace};
@@ -40,3 +41,4 @@ pub use plan::{Mount, PathKind, Plan, Source};
 pub use request::{Bind, BindError, Contain, Home, Namespaces, NoMount, Request};
 pub use root::RootFs;
 pub use userns::{Groups, UserNamespace, idmap_namespace};
+pub use workshop::{in_workshop, run, writable_overlay};

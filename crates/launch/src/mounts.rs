@@ -10,7 +10,8 @@
 //!   targets   ◀─ sources
 //!   pivot_root(".", "."); umount(".", DETACH)
 //! ```
-//! The overlay exists only when a mount point is missing in the image or a writable layer is asked for.
+//! A root that is written gets no overlay. Else there is one only when a mount point is missing in the image or a
+//! writable layer is asked for.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read};
@@ -29,6 +30,7 @@ use crate::{Error, RootFs, accounts, syscall};
 mod session;
 
 use session::Session;
+pub(crate) use session::{OVERLAY_FLAGS, OVERLAY_OPTIONS, descriptor_path, overlay_error};
 
 /// Longest passwd or group file of an image that is read.
 const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
@@ -113,7 +115,7 @@ fn with_exact_modes<T>(make: impl FnOnce() -> T) -> T {
 }
 
 fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error> {
-    let image = root.into_mount()?;
+    let image = root.into_mount(plan.writable)?;
     let mut items: Vec<Item> = Vec::with_capacity(binds.len());
     for (mount, opened) in plan.mounts.iter().zip(binds) {
         let content = match opened {
@@ -124,8 +126,12 @@ fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error
                 None => continue,
             },
         };
-        if let Some(target) = find_target(mount, &items, image.as_fd())? {
-            items.push(Item { mount, content, target });
+        match find_target(mount, &items, image.as_fd())? {
+            // Nothing is added to a root that somebody keeps.
+            Some(Target::Missing(_)) if plan.writable && !mount.required => {}
+            Some(Target::Missing(_)) if plan.writable => return Err(Error::NoMountPoint(mount.target.clone())),
+            Some(target) => items.push(Item { mount, content, target }),
+            None => {}
         }
     }
     let texts = items.iter().any(|item| matches!(item.content, Content::Text(_)));
@@ -147,7 +153,7 @@ fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error
     attach(image.as_fd(), STAGE)?;
     let overlay = session.overlay(image.as_fd(), !gaps.is_empty(), plan.writable_tmpfs).map_err(|e| {
         let target = items.iter().find(|i| i.target.gap().is_some()).map(|i| i.mount.target.clone());
-        session::overlay_error(e, target)
+        overlay_error(e, target)
     })?;
     attach(overlay.as_fd(), NEW_ROOT)?;
     // Descriptors found in the image itself would attach below the overlay.
@@ -247,7 +253,7 @@ fn open_bind(mount: &Mount, path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// A new file system of a kind that user namespaces may mount; nosuid always.
-fn new_file_system(
+pub(crate) fn new_file_system(
     kind: &'static str,
     options: &[(&str, Option<&str>)],
     attributes: MountAttrFlags,
@@ -350,7 +356,7 @@ fn find_gap(mount: &Mount, image: BorrowedFd<'_>) -> Result<Gap, Error> {
     for base in target.ancestors().skip(1) {
         match resolve(image, base, PathKind::Directory) {
             Ok(fd) => {
-                let link = session::descriptor_path(fd.as_fd());
+                let link = descriptor_path(fd.as_fd());
                 let base_path = rustix::fs::readlink(&link, Vec::new()).map_err(Error::path("read", &link))?;
                 let rest = target.strip_prefix(base).unwrap_or(target).to_path_buf();
                 let real = PathBuf::from(OsString::from_vec(base_path.into_bytes()));

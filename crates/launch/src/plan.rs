@@ -43,6 +43,8 @@ pub struct Plan {
     pub hostname: Option<String>,
     /// A writable tmpfs over the image.
     pub writable_tmpfs: bool,
+    /// The root itself is written.
+    pub writable: bool,
     /// Host directories to make before binding (`--workdir`), mode 01777 less umask.
     pub create: Vec<PathBuf>,
     /// In the order in which they are attached.
@@ -172,6 +174,7 @@ pub fn make(request: &Request, host: &Host, kind: &dyn Fn(&Path) -> Option<PathK
         namespaces,
         hostname: request.hostname.clone(),
         writable_tmpfs: request.writable_tmpfs,
+        writable: request.writable,
         create: maker.create,
         mounts: maker.mounts,
         no_new_privileges: host.uid != 0,

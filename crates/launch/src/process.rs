@@ -25,7 +25,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const FAILED: i32 = 255;
 
 /// Longest error text taken from the init.
-const TEXT_LIMIT: u64 = 64 * 1024;
+pub(crate) const TEXT_LIMIT: u64 = 64 * 1024;
 
 /// Becomes the command; returns only on failure.
 pub(crate) fn execute(plan: &Plan) -> Result<Infallible, Error> {
@@ -136,7 +136,7 @@ fn run_init(
 }
 
 /// Hands the error to the caller's child. Its failure would be reported through the same pipe.
-fn fail(writer: OwnedFd, error: &Error) -> ! {
+pub(crate) fn fail(writer: OwnedFd, error: &Error) -> ! {
     let _ = File::from(writer).write_all(error.to_string().as_bytes());
     syscall::exit_now(FAILED)
 }

@@ -21,6 +21,8 @@ pub struct Request {
     pub contain: Contain,
     /// `--writable-tmpfs`.
     pub writable_tmpfs: bool,
+    /// `--writable`: what is written goes into the root itself, which is a directory then.
+    pub writable: bool,
     /// `--pid`, `--ipc`, `--uts`, `--net`.
     pub namespaces: Namespaces,
     /// `--no-mount`.

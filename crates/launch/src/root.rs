@@ -8,6 +8,7 @@ use rustix::fs::CWD;
 use rustix::mount::OpenTreeFlags;
 
 use crate::image::{IMAGE_ATTRIBUTES, mount_unlocked};
+use crate::syscall::ATTR_RDONLY;
 use crate::{Error, syscall};
 
 /// The root file system of a launch.
@@ -31,9 +32,11 @@ pub enum RootFs {
 }
 
 impl RootFs {
-    /// The detached mount, in the mount namespace of the launch. Inode numbers and contents are the source's.
-    pub(crate) fn into_mount(self) -> Result<OwnedFd, Error> {
+    /// The detached mount, in the mount namespace of the launch. Inode numbers and contents are the source's. `writable`:
+    /// of a directory, which alone can be.
+    pub(crate) fn into_mount(self, writable: bool) -> Result<OwnedFd, Error> {
         match self {
+            RootFs::Detached(_) | RootFs::Squashfs { .. } if writable => Err(Error::NotWritable),
             RootFs::Detached(mount) => Ok(mount),
             RootFs::Squashfs { file, path, offset, size } => mount_unlocked(file.as_fd(), &path, offset, size),
             RootFs::Directory(path) => {
@@ -41,7 +44,8 @@ impl RootFs {
                 let flags =
                     OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
                 let mount = rustix::mount::open_tree(CWD, &path, flags).map_err(Error::path("open image", &path))?;
-                syscall::mount_setattr(mount.as_fd(), IMAGE_ATTRIBUTES, true, None)
+                let attributes = if writable { IMAGE_ATTRIBUTES & !ATTR_RDONLY } else { IMAGE_ATTRIBUTES };
+                syscall::mount_setattr(mount.as_fd(), attributes, true, None)
                     .map_err(Error::path("set mount attributes of", &path))?;
                 Ok(mount)
             }

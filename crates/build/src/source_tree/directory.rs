@@ -19,7 +19,19 @@ pub(super) struct Walker {
     /// Open directories from the root on; each with the names that are still to be given, last first.
     open: Vec<Level>,
     root: Option<OwnedFd>,
-    keep_owners: bool,
+    what: What,
+}
+
+/// What a directory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A root file system.
+    Tree,
+    /// One in which everything shall be root's.
+    TreeOfRoot,
+    /// The upper layer of an overlay with the option userxattr (Linux Documentation/filesystems/overlayfs.rst): a character
+    /// device 0:0 hides a name, and user.overlay.opaque=y all that is below a directory.
+    Upper,
 }
 
 struct Level {
@@ -29,9 +41,9 @@ struct Level {
 }
 
 impl Walker {
-    pub(super) fn new(path: &Path, keep_owners: bool) -> io::Result<Self> {
+    pub(super) fn new(path: &Path, what: What) -> io::Result<Self> {
         let root = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
-        Ok(Self { open: Vec::new(), root: Some(root), keep_owners })
+        Ok(Self { open: Vec::new(), root: Some(root), what })
     }
 
     fn enter(&mut self, dir: OwnedFd, path: Vec<u8>) -> io::Result<()> {
@@ -51,8 +63,9 @@ impl Walker {
     }
 
     fn item(&self, stat: &Stat, path: Vec<u8>, kind: Kind, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Item {
-        let owner = |id: u32| if self.keep_owners { id } else { 0 };
-        let several = stat.st_nlink > 1 && !matches!(kind, Kind::Directory);
+        let owner = |id: u32| if self.what == What::TreeOfRoot { 0 } else { id };
+        // All whiteouts of an upper layer may be names of one inode.
+        let several = stat.st_nlink > 1 && !matches!(kind, Kind::Directory { .. } | Kind::Whiteout);
         Item {
             path,
             kind,
@@ -63,6 +76,21 @@ impl Walker {
             xattrs,
             inode: several.then_some((stat.st_dev, stat.st_ino)),
         }
+    }
+
+    /// Whether it is opaque, and its attributes.
+    fn directory(&self, dir: &OwnedFd) -> Result<(bool, Vec<Xattr>), Errno> {
+        let xattrs = xattrs_of(dir)?;
+        let opaque = |(name, value): &Xattr| name == b"user.overlay.opaque" && value == b"y";
+        Ok((self.what == What::Upper && xattrs.iter().any(opaque), self.own(xattrs)))
+    }
+
+    /// Without those that are an overlay's.
+    fn own(&self, mut xattrs: Vec<Xattr>) -> Vec<Xattr> {
+        if self.what == What::Upper {
+            xattrs.retain(|(name, _)| !name.starts_with(b"user.overlay."));
+        }
+        xattrs
     }
 
     /// None: a socket, which no image holds.
@@ -76,20 +104,21 @@ impl Walker {
         let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let child = openat(dir, name, DIRECTORY, Mode::empty()).map_err(failed)?;
-                let xattrs = xattrs_of(&child).map_err(failed)?;
+                let (opaque, xattrs) = self.directory(&child).map_err(failed)?;
                 self.enter(child, path.clone())?;
-                (Kind::Directory, xattrs)
+                (Kind::Directory { opaque }, xattrs)
             }
             FileType::RegularFile => {
                 let file = openat(dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
                 let file = file.map_err(failed)?;
-                let xattrs = xattrs_of(&file).map_err(failed)?;
+                let xattrs = self.own(xattrs_of(&file).map_err(failed)?);
                 (Kind::File { size: stat.st_size.unsigned_abs(), contents: Box::new(File::from(file)) }, xattrs)
             }
             FileType::Symlink => {
                 let target = readlinkat(dir, name, Vec::new()).map_err(failed)?.into_bytes();
                 (Kind::Symlink { target }, Vec::new())
             }
+            FileType::CharacterDevice if self.what == What::Upper && stat.st_rdev == 0 => (Kind::Whiteout, Vec::new()),
             FileType::CharacterDevice | FileType::BlockDevice => {
                 let block = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
                 (Kind::Device { block, major: major(stat.st_rdev), minor: minor(stat.st_rdev) }, Vec::new())
@@ -106,9 +135,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 impl Walk for Walker {
     fn next(&mut self) -> io::Result<Option<Item>> {
         if let Some(root) = self.root.take() {
-            let (stat, xattrs) = (rustix::fs::fstat(&root)?, xattrs_of(&root)?);
+            let (stat, (opaque, xattrs)) = (rustix::fs::fstat(&root)?, self.directory(&root)?);
             self.enter(root, Vec::new())?;
-            return Ok(Some(self.item(&stat, Vec::new(), Kind::Directory, xattrs)));
+            return Ok(Some(self.item(&stat, Vec::new(), Kind::Directory { opaque }, xattrs)));
         }
         while let Some(level) = self.open.last_mut() {
             let Some(name) = level.names.pop() else {

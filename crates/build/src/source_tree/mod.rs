@@ -23,7 +23,7 @@ use crate::{Error, Limits};
 use sha2::{Digest as _, Sha256};
 use siforge_oci::{Compression, Download, Layer, Platform};
 use siforge_reference::Digest;
-use siforge_sif::image_config::{BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
+use siforge_sif::image_config::{APP_FILES, APPS_FOLDER, BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
 use siforge_sif::{Arch, Filesystem, Sif};
 use siforge_squashfs::read::Reader;
 use std::fs::File;
@@ -49,10 +49,24 @@ pub(crate) struct Item {
 }
 
 pub(crate) enum Kind {
-    Directory,
-    File { size: u64, contents: Box<dyn Read + Send> },
-    Symlink { target: Vec<u8> },
-    Device { block: bool, major: u32, minor: u32 },
+    /// Opaque: what lower layers have in it is hidden.
+    Directory {
+        opaque: bool,
+    },
+    /// Hides a name of the layers below.
+    Whiteout,
+    File {
+        size: u64,
+        contents: Box<dyn Read + Send>,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    Device {
+        block: bool,
+        major: u32,
+        minor: u32,
+    },
     Fifo,
 }
 
@@ -93,10 +107,19 @@ pub fn sif(shown: &str, file: File, platform: &Platform, limits: &Limits) -> Res
     source(shown, Box::new(walk), platform, Some(created), &limits)
 }
 
+/// The upper layer of an overlay, or a root file system that was made in a directory, as one layer; owners as they are.
+/// `shown` is for messages.
+pub(crate) fn upper(shown: &str, path: &Path, limits: &Limits) -> Result<(Layer, Arc<Download>), Error> {
+    let path = path.to_owned();
+    let walk = move || Ok(Box::new(directory::Walker::new(&path, directory::What::Upper)?) as Box<dyn Walk>);
+    layer(shown, Box::new(walk), limits).map(|(layer, download, _)| (layer, download))
+}
+
 /// A directory that holds a root file system. For anyone but root all that is in it belongs to root in the image.
 pub fn directory(shown: &str, path: &Path, platform: &Platform, limits: &Limits) -> Result<Source, Error> {
     let (path, keep_owners) = (path.to_owned(), nix::unistd::geteuid().is_root());
-    let walk = move || Ok(Box::new(directory::Walker::new(&path, keep_owners)?) as Box<dyn Walk>);
+    let what = if keep_owners { directory::What::Tree } else { directory::What::TreeOfRoot };
+    let walk = move || Ok(Box::new(directory::Walker::new(&path, what)?) as Box<dyn Walk>);
     source(shown, Box::new(walk), platform.clone(), None, limits)
 }
 
@@ -110,15 +133,7 @@ fn source(
     created: Option<i64>,
     limits: &Limits,
 ) -> Result<Source, Error> {
-    let failed = |source| Error::Tree { image: shown.to_owned(), source };
-    let scan = scan(TarStream::collecting(walk().map_err(failed)?), limits).map_err(failed)?;
-    let layer = Layer {
-        digest: scan.diff_id,
-        size: scan.size,
-        compression: Compression::None,
-        diff_id: scan.diff_id,
-        urls: Vec::new(),
-    };
+    let (layer, download, scan) = layer(shown, walk, limits)?;
     let base = Base { time: Some(created.unwrap_or(scan.newest)), ..scan.base };
     // Its digest names the source, as that of a manifest does.
     let config = serde_json::json!({
@@ -128,7 +143,6 @@ fn source(
         "time": base.time,
     });
     let config = config.to_string().into_bytes();
-    let make = move || Ok(Box::new(TarStream::new(walk()?)) as Box<dyn Read + Send>);
     Ok(Source {
         image: Image {
             name: Name::local("localimage", shown, None),
@@ -138,8 +152,24 @@ fn source(
             config,
             base,
         },
-        supply: Supply::Local(vec![Download::made(Box::new(make), scan.size)]),
+        supply: Supply::Local(vec![download]),
     })
+}
+
+/// The tree as a layer, and what its first reading showed.
+fn layer(shown: &str, walk: Box<MakeWalk>, limits: &Limits) -> Result<(Layer, Arc<Download>, Scan), Error> {
+    let failed = |source| Error::Tree { image: shown.to_owned(), source };
+    let scan = scan(TarStream::collecting(walk().map_err(failed)?), limits).map_err(failed)?;
+    let layer = Layer {
+        digest: scan.diff_id,
+        size: scan.size,
+        compression: Compression::None,
+        diff_id: scan.diff_id,
+        urls: Vec::new(),
+    };
+    let make = move || Ok(Box::new(TarStream::new(walk()?)) as Box<dyn Read + Send>);
+    let download = Download::made(Box::new(make), scan.size);
+    Ok((layer, download, scan))
 }
 
 /// What the first reading of a tree shows.
@@ -181,11 +211,13 @@ impl Collector {
     /// Takes a copy of a file of `.singularity.d`; the item then gives the same bytes again.
     fn look(&mut self, item: &mut Item) -> io::Result<()> {
         self.newest = self.newest.max(item.mtime);
-        let Some(name) = item.path.strip_prefix(BASE_FOLDER.as_bytes()) else {
+        let (Ok(path), Kind::File { size, contents }) = (std::str::from_utf8(&item.path), &mut item.kind) else {
             return Ok(());
         };
-        let (Ok(name), Kind::File { size, contents }) = (std::str::from_utf8(name), &mut item.kind) else {
-            return Ok(());
+        let name = match path.strip_prefix(BASE_FOLDER) {
+            Some(name) => name.to_owned(),
+            None if is_of_app(path) => format!("/{path}"),
+            None => return Ok(()),
         };
         self.bytes += *size;
         if *size > MAX_BASE_FILE || self.bytes > MAX_BASE {
@@ -194,9 +226,15 @@ impl Collector {
         let mut bytes = Vec::new();
         contents.read_to_end(&mut bytes)?;
         *contents = Box::new(io::Cursor::new(bytes.clone()));
-        self.base.files.insert(name.to_owned(), bytes);
+        self.base.files.insert(name, bytes);
         Ok(())
     }
+}
+
+/// Whether a path is one of those that tell of a SCIF app.
+fn is_of_app(path: &str) -> bool {
+    let rest = path.strip_prefix(&APPS_FOLDER[1..]).and_then(|rest| rest.split_once("/scif/"));
+    rest.is_some_and(|(app, file)| !app.contains('/') && APP_FILES.contains(&file))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Walker {
                 }
                 let entries = self.entries(&inode).map_err(broken)?;
                 self.open.push((entries, path.clone()));
-                Kind::Directory
+                Kind::Directory { opaque: false }
             }
             Body::File(file) => {
                 let size = file.size;

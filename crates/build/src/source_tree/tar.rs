@@ -73,8 +73,8 @@ impl TarStream {
             return Ok(());
         };
         self.items += 1;
-        let name = item.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if name.starts_with(b".wh.") {
+        let at = item.path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        if item.path[at..].starts_with(b".wh.") {
             return Err(told(
                 &item.path,
                 "a name that begins with .wh. removes files in a layer: it cannot be in an image",
@@ -90,7 +90,13 @@ impl TarStream {
                 None
             }
         });
+        if matches!(item.kind, Kind::Whiteout) {
+            item.path.splice(at..at, *b".wh.");
+        }
         self.ready = headers(&item, first.as_deref());
+        if let Kind::Directory { opaque: true } = item.kind {
+            self.ready.extend(opaque_marker(&item.path));
+        }
         if let (Kind::File { size, contents }, None) = (item.kind, first) {
             let padding = (size.wrapping_neg() % BLOCK as u64) as usize;
             self.path = item.path;
@@ -136,6 +142,24 @@ impl Read for TarStream {
     }
 }
 
+/// The entry by which a layer says that a directory hides what layers below have in it (image-spec `layer.md`).
+fn opaque_marker(directory: &[u8]) -> Vec<u8> {
+    let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+    headers(
+        &Item {
+            path: [directory, separator, b".wh..wh..opq"].concat(),
+            kind: Kind::Whiteout,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            xattrs: Vec::new(),
+            inode: None,
+        },
+        None,
+    )
+}
+
 pub(super) fn told(path: &[u8], what: &str) -> io::Error {
     io::Error::other(format!("/{}: {what}", String::from_utf8_lossy(path).escape_debug()))
 }
@@ -145,7 +169,8 @@ fn headers(item: &Item, first: Option<&[u8]>) -> Vec<u8> {
     let mut path = item.path.clone();
     let (kind, link, size, device) = match (&item.kind, first) {
         (_, Some(first)) => (b'1', first, 0, (0, 0)),
-        (Kind::Directory, None) => {
+        (Kind::Whiteout, None) => (b'0', &[][..], 0, (0, 0)),
+        (Kind::Directory { .. }, None) => {
             if path.is_empty() {
                 path.push(b'.');
             }

@@ -39,7 +39,7 @@ fn every_field_comes_through() {
     let link = item(b"link", Kind::Symlink { target: vec![b't'; 300] });
     let device = item(b"null", Kind::Device { block: false, major: 4095, minor: 1_048_575 });
     let late = Item { mtime: 1 << 40, ..item(b"late", file(0, b"")) };
-    let bytes = tar(vec![item(b"", Kind::Directory), first, second, link, device, late]).unwrap();
+    let bytes = tar(vec![item(b"", Kind::Directory { opaque: false }), first, second, link, device, late]).unwrap();
 
     let mut archive = Archive::new(&bytes[..], u64::MAX);
     let mut next = || archive.next_member().unwrap().unwrap();

@@ -26,8 +26,8 @@ pub(super) struct Session {
 
 /// Options of every overlay, explicit because distributions change the defaults: no trusted xattrs (a user namespace
 /// has none), no metacopy or index (an image's own xattrs must mean nothing).
-const OVERLAY_FLAGS: [&str; 1] = ["userxattr"];
-const OVERLAY_OPTIONS: [(&str, &str); 2] = [("metacopy", "off"), ("index", "off")];
+pub(crate) const OVERLAY_FLAGS: [&str; 1] = ["userxattr"];
+pub(crate) const OVERLAY_OPTIONS: [(&str, &str); 2] = [("metacopy", "off"), ("index", "off")];
 
 impl Session {
     /// A detached tmpfs.
@@ -135,12 +135,12 @@ impl Session {
 }
 
 /// A path by which the kernel finds what a descriptor refers to.
-pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
+pub(crate) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// Why there is no overlay: for a mount point that is missing, or for the writable layer.
-pub(super) fn overlay_error(errno: Errno, target: Option<PathBuf>) -> Error {
+pub(crate) fn overlay_error(errno: Errno, target: Option<PathBuf>) -> Error {
     let hint = match errno {
         Errno::PERM | Errno::ACCESS => {
             Some("overlay in user namespaces needs Linux 5.11; or make the mount point in the image")

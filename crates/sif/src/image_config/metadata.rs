@@ -16,10 +16,8 @@ pub(super) fn labels(
 ) -> BTreeMap<String, String> {
     let mut labels = config.config.labels.clone();
     let architecture = config.architecture.clone().unwrap_or_default();
+    labels.extend(build_labels(&architecture, created));
     let own = [
-        ("build-arch", architecture),
-        ("build-date", time::build_date(created)),
-        ("schema-version", "1.0".to_owned()),
         ("usage.singularity.deffile.bootstrap", source.bootstrap.clone()),
         ("usage.singularity.deffile.from", source.from.clone()),
     ];
@@ -28,8 +26,25 @@ pub(super) fn labels(
     labels
 }
 
+/// What every build says of itself; `created`: Unix seconds.
+pub fn build_labels(architecture: &str, created: i64) -> BTreeMap<String, String> {
+    let own = [
+        ("build-arch", architecture.to_owned()),
+        ("build-date", time::build_date(created)),
+        ("schema-version", "1.0".to_owned()),
+    ];
+    own.map(|(name, value)| (format!("org.label-schema.{name}"), value)).into()
+}
+
+/// labels.json, as the reference writes it.
+pub fn labels_json(labels: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {
+    gojson::tabs(labels).map_err(Error::encode)
+}
+
 /// Whole texts; they are written without newlines at their ends.
 pub(super) struct Attributes<'a> {
+    /// Name → files by their paths below the app's `scif`.
+    pub(super) apps: &'a BTreeMap<&'a str, BTreeMap<&'a str, &'a [u8]>>,
     /// Path → text.
     pub(super) environment: &'a [(&'a str, &'a str)],
     pub(super) labels: &'a BTreeMap<String, String>,
@@ -53,6 +68,8 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
     }
     #[derive(Serialize)]
     struct Members<'a> {
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        apps: BTreeMap<&'a str, App>,
         environment: BTreeMap<&'a str, &'a str>,
         labels: &'a BTreeMap<String, String>,
         runscript: &'a str,
@@ -65,6 +82,7 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
     }
     let trimmed = |text: &'a str| text.trim_end_matches('\n');
     let attributes = Members {
+        apps: attributes.apps.iter().map(|(name, files)| (*name, App::of(name, files))).collect(),
         environment: attributes.environment.iter().map(|(path, text)| (*path, trimmed(text))).collect(),
         labels: attributes.labels,
         runscript: trimmed(attributes.runscript),
@@ -74,4 +92,42 @@ pub(super) fn inspect_json<'a>(attributes: &Attributes<'a>) -> Result<Vec<u8>, E
         helpfile: trimmed(attributes.helpfile),
     };
     gojson::line(&Document { data: Data { attributes }, r#type: "container" }).map_err(Error::encode)
+}
+
+/// What is shown of an app; what it lacks is left out.
+#[derive(Serialize)]
+struct App {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    runscript: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    startscript: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    test: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    helpfile: String,
+}
+
+impl App {
+    fn of(name: &str, files: &BTreeMap<&str, &[u8]>) -> Self {
+        let text = |file: &str| {
+            let bytes = files.get(file).copied().unwrap_or_default();
+            String::from_utf8_lossy(bytes).trim_end_matches('\n').to_owned()
+        };
+        let script = "env/90-environment.sh";
+        let environment =
+            files.contains_key(script).then(|| (format!("/scif/apps/{name}/scif/{script}"), text(script)));
+        let labels = files.get("labels.json").and_then(|json| crate::inspect::parse_labels(json).ok());
+        Self {
+            environment: environment.into_iter().collect(),
+            labels: labels.unwrap_or_default(),
+            runscript: text("runscript"),
+            startscript: text("startscript"),
+            test: text("test"),
+            helpfile: text("runscript.help"),
+        }
+    }
 }

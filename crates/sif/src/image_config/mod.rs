@@ -23,7 +23,8 @@ mod plan;
 pub(crate) mod scripts;
 mod time;
 
-pub use base::{BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
+pub use base::{APP_FILES, APPS_FOLDER, BASE_FOLDER, Base, MAX_BASE, MAX_BASE_FILE};
+pub use metadata::{build_labels, labels_json};
 pub(crate) use parse::variables;
 pub use parse::{Config, Empty, Healthcheck, ImageConfig, MAX_CONFIG_BYTES};
 pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan, plan_over};

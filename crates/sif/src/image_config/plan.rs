@@ -97,6 +97,9 @@ pub fn plan_over(
     base: &Base,
 ) -> Result<Contents, Error> {
     let created = source.time.or(config.created).unwrap_or(0);
+    if base.complete {
+        return plan_complete(config, base, created);
+    }
     let definition = definition(source)?;
     let mut all_labels = base.labels();
     all_labels.extend(metadata::labels(config, source, created, labels));
@@ -107,11 +110,12 @@ pub fn plan_over(
         true => base.files.get(OCI_CONFIG_NAME).cloned().unwrap_or_default(),
         false => gojson::line(&config.config).map_err(Error::encode)?,
     };
-    let labels_json = gojson::tabs(&labels).map_err(Error::encode)?;
+    let labels_json = metadata::labels_json(&labels)?;
     let own = |path: &str, ours: &str| {
         base.text(path).unwrap_or_else(|| if base.keeps(path) { String::new() } else { ours.to_owned() })
     };
     let inspect_json = metadata::inspect_json(&Attributes {
+        apps: &base.apps(),
         environment: &[
             (DOCKER_ENVIRONMENT, &own("env/10-docker2singularity.sh", &environment)),
             (ENVIRONMENT, &own("env/90-environment.sh", scripts::ENVIRONMENT)),
@@ -138,6 +142,42 @@ pub fn plan_over(
         definition: definition.into_bytes(),
         inspect_json,
         oci_config_json,
+        created,
+        missing_dirs: MISSING_DIRS.iter().map(|path| MissingDir { path, mode: 0o755 }).collect(),
+        missing_files: MISSING_FILES.iter().map(|path| MissingDir { path, mode: 0o644 }).collect(),
+    })
+}
+
+/// The same for a tree that has all but the runtime's scripts. `config` is what the image was made from: nothing in the
+/// tree tells of it, as the tree's own scripts say what runs.
+fn plan_complete(config: &ImageConfig, base: &Base, created: i64) -> Result<Contents, Error> {
+    let text = |path: &str| base.text(path).unwrap_or_default();
+    let definition = text("Singularity");
+    let scripts = [DOCKER_ENVIRONMENT, ENVIRONMENT, "/.singularity.d/env/91-environment.sh"];
+    let scripts = scripts.map(|path| (path, path.strip_prefix("/.singularity.d/").and_then(|path| base.text(path))));
+    let environment: Vec<(&str, &str)> =
+        scripts.iter().filter_map(|(path, text)| Some((*path, text.as_deref()?))).collect();
+    let inspect_json = metadata::inspect_json(&Attributes {
+        apps: &base.apps(),
+        environment: &environment,
+        labels: &base.labels(),
+        runscript: &text("runscript"),
+        deffile: &definition,
+        startscript: &text("startscript"),
+        test: &text("test"),
+        helpfile: &text("runscript.help"),
+    })?;
+    let runtime = ["actions/", "env/01-", "env/95-", "env/99-"];
+    let executables = executables(String::new(), String::new()).into_iter();
+    let executables = executables.filter(|(path, _)| runtime.iter().any(|start| path.starts_with(start)));
+    Ok(Contents {
+        files: files(executables, []),
+        definition: definition.into_bytes(),
+        inspect_json,
+        oci_config_json: match config.config == super::Config::default() {
+            true => Vec::new(),
+            false => gojson::line(&config.config).map_err(Error::encode)?,
+        },
         created,
         missing_dirs: MISSING_DIRS.iter().map(|path| MissingDir { path, mode: 0o755 }).collect(),
         missing_files: MISSING_FILES.iter().map(|path| MissingDir { path, mode: 0o644 }).collect(),
