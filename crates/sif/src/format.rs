@@ -28,6 +28,8 @@ pub const MAGIC: &[u8; 10] = b"SIF_MAGIC\0";
 pub const VERSION: &[u8; 3] = b"01\0";
 /// The value of a partition's kind that names the image's root file system.
 pub const PRIMARY_SYSTEM: i32 = 2;
+/// Another system partition, which could become the primary one.
+pub const SYSTEM: i32 = 1;
 
 macro_rules! architectures {
     ($($name:ident $code:literal $go:literal;)*) => {
@@ -195,6 +197,8 @@ impl Filesystem {
 /// A header's fields; times in Unix seconds, offsets and lengths in bytes of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The file's first line, NUL-padded; a file that nobody executes may have none.
+    pub launch: [u8; 32],
     pub arch: Arch,
     pub uuid: [u8; 16],
     pub ctime: i64,
@@ -210,7 +214,7 @@ pub struct Header {
 impl Header {
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[..32].copy_from_slice(LAUNCH);
+        bytes[..32].copy_from_slice(&self.launch);
         bytes[32..42].copy_from_slice(MAGIC);
         bytes[42..45].copy_from_slice(VERSION);
         bytes[45..48].copy_from_slice(&self.arch.code());
@@ -235,6 +239,7 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
         let at = |offset| i64_at(bytes, offset);
         Self {
+            launch: array_at(bytes, 0),
             arch: Arch::from_code(array_at(bytes, 45)),
             uuid: array_at(bytes, 48),
             ctime: at(64),

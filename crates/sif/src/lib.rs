@@ -11,11 +11,13 @@
 //! - [`format`]: header, descriptor, data types, architectures: bytes ↔ values.
 //! - [`reader`]: [`Sif`], for files from anywhere.
 //! - [`writer`]: [`Draft`], the canonical form, the partition streamed in place.
+//! - [`edit`]: [`edit::Editor`], changes to a file that is there; sound at every moment.
 //! - [`image_config`]: OCI config JSON → what is added to the root file system and to the SIF.
 //! - [`process`]: what a launch runs: environment and argv, without a shell.
 //! - [`observe`]: what a launcher must see of an image's root to choose between the two ways of [`process`].
 //! - [`inspect`]: the metadata that `inspect` prints.
 
+pub mod edit;
 pub mod format;
 mod gojson;
 pub mod image_config;

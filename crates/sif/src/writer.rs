@@ -11,7 +11,7 @@
 //! its first 4096 bytes are a hole.
 
 use crate::format::{
-    Arch, DESCRIPTOR_LEN, DataType, Descriptor, Filesystem, GROUP_MASK, HEADER_LEN, Header, NAME_MAX,
+    Arch, DESCRIPTOR_LEN, DataType, Descriptor, Filesystem, GROUP_MASK, HEADER_LEN, Header, LAUNCH, NAME_MAX,
     primary_partition_extra,
 };
 use std::fs::File;
@@ -19,9 +19,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Slots in the table, used or not; as the reference writes.
-const DESCRIPTORS: usize = 48;
-const DESCRIPTORS_OFFSET: u64 = 4096;
-const DATA_OFFSET: u64 = DESCRIPTORS_OFFSET + (DESCRIPTORS * DESCRIPTOR_LEN) as u64;
+pub(crate) const DESCRIPTORS: usize = 48;
+pub(crate) const DESCRIPTORS_OFFSET: u64 = 4096;
+pub(crate) const DATA_OFFSET: u64 = DESCRIPTORS_OFFSET + (DESCRIPTORS * DESCRIPTOR_LEN) as u64;
 /// The partition starts and ends at multiples of it: the kernel maps it through a loop device by pages.
 pub const ALIGNMENT: u64 = 4096;
 
@@ -121,6 +121,7 @@ impl Draft {
         descriptors.push(self.descriptor(DataType::Partition, "", place, extra));
 
         let header = Header {
+            launch: *LAUNCH,
             arch: self.arch,
             uuid: self.uuid,
             ctime: self.time,
