@@ -8,6 +8,7 @@ mod foreign;
 mod login;
 mod mirrors;
 mod proxy;
+mod signed;
 mod wire;
 
 use serde_json::json;

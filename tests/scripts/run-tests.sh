@@ -11,6 +11,8 @@ if [ -z "${KUBEBUILDER_ASSETS:-}" ]; then
   version=$(sed -n 's/^pub const KUBE_VERSION: &str = "\(.*\)";/\1/p' tests/src/cluster.rs)
   tests/scripts/build-kube.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/kube-$version"
 fi
+version=$(sed -n 's/^pub const COSIGN_VERSION: &str = "\(.*\)";/\1/p' tests/src/cosign.rs)
+tests/scripts/build-cosign.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/cosign-$version"
 [ "$(id -u)" != 0 ] || tests/scripts/make-lolcow.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/lolcow-2"
 [ "$(id -u)" != 0 ] || tests/bench/setup-apptainer.sh
 cargo build --workspace --locked

@@ -18,6 +18,7 @@ pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod config;
+pub mod cosign;
 pub mod demo;
 pub mod fuse;
 pub mod image;

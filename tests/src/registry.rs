@@ -62,6 +62,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Registry {
     options: Options,
+    /// Not Debian's, but one with the referrers API, which keeps all in memory.
+    referrers: bool,
     port: u16,
     server: Option<Process>,
     token_server: Option<Process>,
@@ -74,14 +76,23 @@ impl Registry {
         Self::start(Options::default())
     }
 
+    /// The same of another kind: it has the referrers API, and forgets all when it is stopped.
+    pub fn with_referrers() -> Self {
+        Self::of_kind(Options::default(), true)
+    }
+
     pub fn start(options: Options) -> Self {
+        Self::of_kind(options, false)
+    }
+
+    fn of_kind(options: Options, referrers: bool) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("siforge-registry-")
             .tempdir()
             .unwrap_or_else(|e| panic!("make a folder: {e}"));
         make_keys(dir.path());
         let token_port = (options.auth == Auth::Token).then(ports::free_port);
-        let mut registry = Self { options, port: ports::free_port(), server: None, token_server: None, dir };
+        let mut registry = Self { options, referrers, port: ports::free_port(), server: None, token_server: None, dir };
         registry.token_server = token_port.map(|port| registry.start_token_server(port));
         registry.write_config(token_port);
         registry.restart();
@@ -149,8 +160,15 @@ impl Registry {
     /// Starts the server again with the same data and port.
     pub fn restart(&mut self) {
         self.stop();
-        let mut command = Command::new(need::program("docker-registry"));
-        command.arg("serve").arg(self.dir.path().join("config.yml")).current_dir(self.dir.path());
+        let mut command = match self.referrers {
+            false => Command::new(need::program("docker-registry")),
+            true => Command::new(crate::cosign::binaries().join("referrers")),
+        };
+        match self.referrers {
+            false => command.arg("serve").arg(self.dir.path().join("config.yml")),
+            true => command.arg(self.address()),
+        };
+        command.current_dir(self.dir.path());
         let process = Process::spawn("registry", self.dir.path(), &command);
         process.wait_ready(START, "listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
         self.server = Some(process);

@@ -176,11 +176,14 @@ fn is_unknown_endpoint(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. } | Error::Status { status: 400 | 405 | 406, .. })
 }
 
+/// What some registries take for an artifact's type: that of its empty config.
+const NO_TYPE: &str = "application/vnd.oci.empty.v1+json";
+
 /// The entries of the type, and those of none: such an artifact's own manifest tells.
 fn index(operation: &Operation, bytes: &[u8], artifact_type: &str) -> Result<Vec<Entry>, Error> {
     let index: Index = parse(operation, bytes)?;
     let of_type = |entry: &Entry| match entry.artifact_type.as_deref() {
-        None | Some("") => true,
+        None | Some("" | NO_TYPE) => true,
         Some(other) => other == artifact_type,
     };
     Ok(index.manifests.into_iter().filter(of_type).collect())

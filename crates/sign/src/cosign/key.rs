@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Digest as _, Sha512, Signature, VerifyingKey};
 use ring::signature::{self as ring_signature, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::pem::{self, PemObject as _, SectionKind};
 use sha2::{Digest as _, Sha256};
@@ -28,7 +29,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Hashes that are tried: cosign hashes for a P-384 key with SHA-256 in the one layout and with SHA-384 in the other.
+    /// Hashes that are tried: for P-384 cosign 3 signs with SHA-384, its predecessors and openssl's default with SHA-256.
     /// A signature is good for one of them only.
     fn algorithms(self) -> Vec<&'static dyn VerificationAlgorithm> {
         match self {
@@ -114,6 +115,17 @@ impl Key {
     pub(super) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let mut algorithms = self.kind.algorithms().into_iter();
         algorithms.any(|algorithm| UnparsedPublicKey::new(algorithm, &self.bytes).verify(message, signature).is_ok())
+            || (matches!(self.kind, Kind::Ed25519) && self.signed_prehashed(message, signature))
+    }
+
+    /// Ed25519ph without a context (RFC 8032, 5.1), which `cosign sign` makes; other programs make plain Ed25519. ring has
+    /// only the latter. A signature is never good for both: Ed25519ph puts a prefix before what is hashed.
+    fn signed_prehashed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let (Ok(bytes), Ok(signature)) = (self.bytes.as_slice().try_into(), Signature::from_slice(signature)) else {
+            return false;
+        };
+        let hash = Sha512::new().chain_update(message);
+        VerifyingKey::from_bytes(bytes).is_ok_and(|key| key.verify_prehashed_strict(hash, None, &signature).is_ok())
     }
 
     /// `SHA256:` and the base64 of the hash of the SubjectPublicKeyInfo: cosign's hint of a bundle's key.

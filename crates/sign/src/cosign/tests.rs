@@ -14,6 +14,9 @@ const P256_HEAD: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
 const P384_HEAD: &str = "3076301006072a8648ce3d020106052b81040022036200";
 const ED25519_HEAD: &str = "302a300506032b6570032100";
 
+const PH_KEY: &str = "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf";
+const PH_SIGNATURE: &str = "98a70222f0b8121aa9d30f813d683f809e462b469c7ff87639499bb94e6dae4131f85042463c2a355a2003d062adf5aaa10b8c61e636062aaad11c2a26083406";
+
 enum Pair {
     Ec(EcdsaKeyPair, &'static str),
     Ed(Ed25519KeyPair),
@@ -307,6 +310,14 @@ fn keys() {
     let bits = [vec![3, 0x81, rsa.len() as u8 + 1, 0], rsa].concat();
     let body = [unhex("300d06092a864886f70d0101010500"), bits].concat();
     check("RSA", &pem("PUBLIC KEY", &[vec![0x30, 0x81, body.len() as u8], body].concat()), "1024 bits");
+}
+
+/// RFC 8032, 7.3: the vector of Ed25519ph.
+#[test]
+fn ed25519ph() {
+    let key = Key::from_pem(pem("PUBLIC KEY", &[unhex(ED25519_HEAD), unhex(PH_KEY)].concat()).as_bytes()).expect("key");
+    assert!(key.signed(b"abc", &unhex(PH_SIGNATURE)));
+    assert!(!key.signed(b"abd", &unhex(PH_SIGNATURE)) && !key.signed(b"abc", &[0; 64]) && !key.signed(b"abc", b""));
 }
 
 #[test]
