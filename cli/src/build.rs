@@ -3,7 +3,7 @@
 use crate::cli::{Build, Global};
 use crate::config::Config;
 use crate::error::Error;
-use crate::{definition, pull, source};
+use crate::{definition, pull, sandbox, source};
 use siforge_reference::Reference;
 use std::fs::File;
 use std::io::Read;
@@ -11,11 +11,24 @@ use std::path::Path;
 
 /// Returns the exit code.
 pub(crate) fn build(global: &Global, config: &Config, options: &Build) -> Result<i32, Error> {
+    if let Some((option, instead)) = options.refused.given() {
+        return Err(Error::Refused { option, instead });
+    }
+    if options.sandbox.fix_perms && !options.sandbox.sandbox {
+        return Err(Error::FixPermissions);
+    }
     let reference = source::parse(config, &options.source)?;
+    let definition = match &reference {
+        Reference::Path(path) => is_definition(path)?,
+        _ => false,
+    };
+    if !definition {
+        definition::refuse_sections(&options.definition)?;
+    }
     match &reference {
-        Reference::Path(path) if is_definition(path)? => definition::build(global, config, options, path),
+        _ if options.sandbox.sandbox => sandbox::build(global, config, options, &reference, definition),
+        Reference::Path(path) if definition => definition::build(global, config, options, path),
         _ => {
-            definition::refuse_sections(&options.definition)?;
             pull::convert(global, config, &options.registry, &options.format, &reference, &options.output)?;
             Ok(0)
         }

@@ -3,10 +3,12 @@
 mod build;
 mod cache;
 mod registry;
+mod sif;
 
 pub(crate) use build::{Build, Sections};
 pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
+pub(crate) use sif::{SifAdd, SifCommand, SifObject};
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -101,6 +103,9 @@ pub(crate) enum Command {
     /// Show what the per-user cache holds, and remove it
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Look at the parts of a SIF file, and change them
+    #[command(subcommand)]
+    Sif(SifCommand),
     /// Show the version
     Version,
     /// Pull an image into the per-user cache and print its path
@@ -161,6 +166,9 @@ pub(crate) struct Registry {
     /// Architecture of the image
     #[arg(long, value_name = "ARCH")]
     pub(crate) arch: Option<String>,
+    /// Variant of the architecture: v6, v7, v8
+    #[arg(long, value_name = "VARIANT", conflicts_with = "platform")]
+    pub(crate) arch_variant: Option<String>,
     /// Blobs to fetch at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub(crate) jobs: u8,
@@ -188,6 +196,7 @@ impl Registry {
             authfile,
             platform,
             arch,
+            arch_variant,
             jobs,
             disable_cache,
             tmpdir,
@@ -208,6 +217,7 @@ impl Registry {
             ("--authfile", authfile.as_ref().map(OsString::from)),
             ("--platform", platform.as_ref().map(OsString::from)),
             ("--arch", arch.as_ref().map(OsString::from)),
+            ("--arch-variant", arch_variant.as_ref().map(OsString::from)),
             ("--tmpdir", tmpdir.as_ref().map(OsString::from)),
             ("--sha256", sha256.as_ref().map(OsString::from)),
         ];
@@ -227,6 +237,9 @@ pub(crate) struct Format {
     /// Squashfs block size in KiB: 64, 128, 256, 512 or 1024
     #[arg(long, value_name = "KIB", default_value_t = 256)]
     pub(crate) block_size: u32,
+    /// The options -comp, -Xcompression-level and -b of mksquashfs, for Apptainer's sake
+    #[arg(long, value_name = "ARGS", conflicts_with_all = ["compression", "block_size"], allow_hyphen_values = true)]
+    pub(crate) mksquashfs_args: Option<String>,
     /// Overwrite an existing file
     #[arg(short = 'F', long)]
     pub(crate) force: bool,
@@ -470,7 +483,7 @@ mod tests {
             "--verify-key=/a.pub",
             "--verify-key=/b.pub",
         ];
-        for given in [&all[..], &["--arch=arm64"], &[]] {
+        for given in [&all[..], &["--arch=arm", "--arch-variant=v7"], &[]] {
             let first = parse(&given.iter().map(OsString::from).collect::<Vec<_>>());
             assert_eq!(parse(&first.to_arguments()), first);
         }

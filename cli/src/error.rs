@@ -110,6 +110,26 @@ pub(crate) enum Error {
     Runtime { source: io::Error },
     #[error("interrupted by {signal}: nothing was written")]
     Interrupted { signal: &'static str },
+    #[error("{path}: {source}", path = path.display())]
+    EditSif { path: PathBuf, source: siforge_sif::edit::Error },
+    #[error("create {path}: {source}", path = path.display())]
+    CreateSif { path: PathBuf, source: io::Error },
+    #[error("{path}: it has no data object {id}", path = path.display())]
+    SifObject { path: PathBuf, id: u32 },
+    #[error("sif add: {why}")]
+    SifAdd { why: String },
+    #[error("{option}: {instead}")]
+    Refused { option: &'static str, instead: &'static str },
+    #[error("--mksquashfs-args {value:?}: {why}")]
+    MksquashfsArguments { value: String, why: &'static str },
+    #[error("{path}: it is encrypted; siforge does not read encrypted images, apptainer does", path = path.display())]
+    Encrypted { path: PathBuf },
+    #[error("{path}: its root file system is {name}; only squashfs is read", path = path.display())]
+    FileSystem { path: PathBuf, name: &'static str },
+    #[error("{path}: a sandbox needs a name of its own", path = path.display())]
+    SandboxName { path: PathBuf },
+    #[error("--fix-perms is for --sandbox: a SIF keeps all modes as they are")]
+    FixPermissions,
     #[error("unpack to {path}: {source}", path = path.display())]
     Unpack { path: PathBuf, source: io::Error },
     #[error("{path}: {source}", path = path.display())]

@@ -10,11 +10,15 @@ mod files;
 mod fuse;
 mod inspect;
 mod launch;
+mod mksquashfs;
+mod partition;
 mod prompt;
 mod pull;
 mod registry;
 mod root;
+mod sandbox;
 mod sif_source;
+mod siftool;
 mod signed;
 mod source;
 mod terminal;
@@ -68,6 +72,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::Inspect(options) => inspect::inspect(options)?,
         Command::Cache(command) => cache::run(&config, command)?,
         Command::Registry(command) => registry::run(global, &config, command)?,
+        Command::Sif(command) => siftool::run(&config, command)?,
         Command::Version => println!("siforge version {}", env!("CARGO_PKG_VERSION")),
         Command::Exec(options) => return launch::exec(global, &config, options),
         Command::Run(options) => return launch::run(global, &config, options),

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::sif_source::{self, Remote};
 use crate::terminal::Display;
 use crate::turn::Turn;
-use crate::{source, verified};
+use crate::{mksquashfs, source, verified};
 use siforge_build::{Codec, Destination, Limits, Progress, Pulled, Recipe, Reuse, Settings, Source};
 use siforge_reference::Reference;
 use siforge_store::{Blobs, Store};
@@ -196,6 +196,9 @@ fn settings(config: &Config, registry: &Registry) -> Settings {
 }
 
 pub(crate) fn recipe(format: &Format) -> Result<Recipe, Error> {
+    if let Some(text) = &format.mksquashfs_args {
+        return mksquashfs::recipe(text).map_err(|why| Error::MksquashfsArguments { value: text.clone(), why });
+    }
     let block_size = format.block_size.saturating_mul(1024);
     if !block_size.is_power_of_two() || !(64 << 10..=1 << 20).contains(&block_size) {
         return Err(Error::BlockSize { value: format.block_size });
@@ -204,22 +207,25 @@ pub(crate) fn recipe(format: &Format) -> Result<Recipe, Error> {
 }
 
 fn codec(text: &str) -> Result<Codec, Error> {
-    let wrong = || Error::Compression { value: text.to_owned() };
+    codec_of(text).ok_or_else(|| Error::Compression { value: text.to_owned() })
+}
+
+pub(crate) fn codec_of(text: &str) -> Option<Codec> {
     let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level.parse::<i32>().map_err(|_| wrong())?)),
+        Some((name, level)) => (name, Some(level.parse::<i32>().ok()?)),
         None => (text, None),
     };
     match (name, level) {
-        ("zstd", None) => Ok(Codec::Zstd { level: 3 }),
-        ("zstd", Some(level @ 1..=22)) => Ok(Codec::Zstd { level }),
-        ("gzip", None) => Ok(Codec::Gzip { level: 9 }),
-        ("gzip", Some(level @ 1..=12)) => Ok(Codec::Gzip { level }),
-        ("lz4", None) => Ok(Codec::Lz4 { level: 0 }),
-        ("lz4", Some(level @ 0..=12)) => Ok(Codec::Lz4 { level }),
-        ("xz", None) => Ok(Codec::Xz { level: 6 }),
-        ("xz", Some(level @ 0..=9)) => Ok(Codec::Xz { level }),
-        ("none", None) => Ok(Codec::None),
-        _ => Err(wrong()),
+        ("zstd", None) => Some(Codec::Zstd { level: 3 }),
+        ("zstd", Some(level @ 1..=22)) => Some(Codec::Zstd { level }),
+        ("gzip", None) => Some(Codec::Gzip { level: 9 }),
+        ("gzip", Some(level @ 1..=12)) => Some(Codec::Gzip { level }),
+        ("lz4", None) => Some(Codec::Lz4 { level: 0 }),
+        ("lz4", Some(level @ 0..=12)) => Some(Codec::Lz4 { level }),
+        ("xz", None) => Some(Codec::Xz { level: 6 }),
+        ("xz", Some(level @ 0..=9)) => Some(Codec::Xz { level }),
+        ("none", None) => Some(Codec::None),
+        _ => None,
     }
 }
 

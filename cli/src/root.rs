@@ -9,7 +9,7 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::{fuse, signed, source, unpacked};
+use crate::{fuse, partition, signed, source, unpacked};
 use siforge_agent_api::{Client, MountRequest};
 use siforge_launch::{Groups, Host, RootFs, UserNamespace};
 use siforge_reference::{Reference, StoreRef};
@@ -231,7 +231,7 @@ fn sif(
 ) -> Result<Opened, Error> {
     let sif_error = |source| Error::Sif { path: path.to_owned(), source };
     let sif = Sif::open(file).map_err(sif_error)?;
-    let partition: Partition = sif.primary_partition().map_err(sif_error)?;
+    let partition = partition::runnable(&sif, path)?;
     let file = sif.into_file();
     let (root, namespace) = if namespace {
         for_user(global, config, path, file, &partition)?

@@ -85,11 +85,13 @@ pub(crate) fn tmpdir<'a>(config: &'a Config, registry: &'a Registry) -> &'a Path
     registry.tmpdir.as_ref().unwrap_or(&config.tmpdir)
 }
 
-/// `--platform`, else `--arch` on Linux, else the host's.
+/// `--platform`, else `--arch` and `--arch-variant` on Linux, else the host's.
 pub(crate) fn platform(registry: &Registry) -> Result<Platform, Error> {
+    let variant = registry.arch_variant.as_deref();
     match (&registry.platform, &registry.arch) {
         (Some(text), _) => text.parse().map_err(|_| Error::Platform { value: text.clone() }),
-        (None, Some(arch)) => Ok(Platform::new("linux", arch, None)),
+        (None, Some(arch)) => Ok(Platform::new("linux", arch, variant)),
+        (None, None) if variant.is_some() => Ok(Platform::new("linux", &Platform::host().architecture, variant)),
         (None, None) => Ok(Platform::host()),
     }
 }

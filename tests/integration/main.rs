@@ -8,5 +8,7 @@ mod harness;
 mod image;
 mod operator;
 mod registry;
+mod sandbox;
+mod siftool;
 mod slurm;
 mod sources;

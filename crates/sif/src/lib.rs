@@ -15,6 +15,7 @@
 //! - [`image_config`]: OCI config JSON → what is added to the root file system and to the SIF.
 //! - [`process`]: what a launch runs: environment and argv, without a shell.
 //! - [`observe`]: what a launcher must see of an image's root to choose between the two ways of [`process`].
+//! - [`show`]: header and descriptors as siftool prints them.
 //! - [`inspect`]: the metadata that `inspect` prints.
 
 pub mod edit;
@@ -25,6 +26,7 @@ pub mod inspect;
 pub mod observe;
 pub mod process;
 pub mod reader;
+pub mod show;
 pub mod writer;
 
 pub use format::{Arch, DataType, Descriptor, Filesystem, Header};

@@ -6,6 +6,7 @@ use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, major, minor, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
+use siforge_squashfs::read::OWNER_XATTR;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -62,16 +63,25 @@ impl Walker {
         Ok(())
     }
 
-    fn item(&self, stat: &Stat, path: Vec<u8>, kind: Kind, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Item {
+    fn item(&self, stat: &Stat, path: Vec<u8>, kind: Kind, mut xattrs: Vec<Xattr>) -> Item {
         let owner = |id: u32| if self.what == What::TreeOfRoot { 0 } else { id };
+        let mut owned = (owner(stat.st_uid), owner(stat.st_gid), stat.st_mode & 0o7777);
+        // Only whoever could not keep the owners wrote them down.
+        if self.what == What::TreeOfRoot
+            && let Some(at) = xattrs.iter().position(|(name, _)| name == OWNER_XATTR.as_bytes())
+            && let Some(recorded) = recorded(&xattrs[at].1)
+        {
+            owned = recorded;
+            xattrs.remove(at);
+        }
         // All whiteouts of an upper layer may be names of one inode.
         let several = stat.st_nlink > 1 && !matches!(kind, Kind::Directory { .. } | Kind::Whiteout);
         Item {
             path,
             kind,
-            mode: stat.st_mode & 0o7777,
-            uid: owner(stat.st_uid),
-            gid: owner(stat.st_gid),
+            uid: owned.0,
+            gid: owned.1,
+            mode: owned.2,
             mtime: stat.st_mtime,
             xattrs,
             inode: several.then_some((stat.st_dev, stat.st_ino)),
@@ -152,6 +162,14 @@ impl Walk for Walker {
         }
         Ok(None)
     }
+}
+
+/// Owner, group and mode of `uid:gid:mode[:…]`.
+fn recorded(value: &[u8]) -> Option<(u32, u32, u32)> {
+    let mut parts = std::str::from_utf8(value).ok()?.split(':');
+    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+    Some((uid, gid, mode & 0o7777))
 }
 
 /// Name and value.

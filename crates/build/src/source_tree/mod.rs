@@ -85,7 +85,13 @@ pub fn sif(shown: &str, file: File, platform: &Platform, limits: &Limits) -> Res
     let partition = sif.primary_partition().map_err(wrong)?;
     let refused = |detail: String| Error::Foreign { image: shown.to_owned(), detail };
     if partition.filesystem != Filesystem::Squashfs {
-        return Err(refused(format!("its root is a {:?}; only squashfs is read", partition.filesystem)));
+        let name = partition.filesystem.name();
+        return Err(refused(match partition.filesystem {
+            Filesystem::EncryptedSquashfs | Filesystem::GocryptfsSquashfs => {
+                "it is encrypted; siforge does not read encrypted images, apptainer does".to_owned()
+            }
+            _ => format!("its root file system is {name}; only squashfs is read"),
+        }));
     }
     let mut platform = platform.clone();
     if partition.arch != Arch::Unknown && partition.arch.go_name() != platform.architecture {

@@ -28,6 +28,7 @@ pub use metadata::{build_labels, labels_json};
 pub(crate) use parse::variables;
 pub use parse::{Config, Empty, Healthcheck, ImageConfig, MAX_CONFIG_BYTES};
 pub use plan::{Contents, FileKind, ImageFile, MissingDir, OCI_CONFIG_NAME, Source, plan, plan_over};
+pub(crate) use time::civil_from_days;
 pub use time::parse_rfc3339;
 
 #[derive(Debug, thiserror::Error)]

@@ -87,6 +87,8 @@ pub enum Error {
     Spawn { source: io::Error },
     #[error("a thread that unpacked files panicked; this is a bug of siforge")]
     Panicked,
+    #[error("the work was stopped")]
+    Stopped,
 }
 
 impl Error {

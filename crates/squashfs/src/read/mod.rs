@@ -41,7 +41,7 @@ pub use data::Part;
 pub use directory::{Entry, Position, ReadDir};
 pub use error::Error;
 pub use inode::{Body, Directory, File, Inode};
-pub use unpack::{Unpacked, unpack};
+pub use unpack::{OWNER_XATTR, Options as UnpackOptions, Owners, Unpacked, unpack, unpack_as};
 pub use xattrs::Xattr;
 
 /// Unpacked blocks that are kept at least: some files are read side by side, and the blocks of their ends.

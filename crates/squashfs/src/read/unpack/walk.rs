@@ -7,15 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, makedev};
 use rustix::io::Errno;
 
-use super::Failure;
-use super::change::Changes;
-use super::files::{Job, Target, create, seal, timestamps};
+use super::change::{Changes, OWNER_XATTR, owner_xattr};
+use super::files::{Job, Last, Target, create, seal, taken, timestamps};
+use super::{Failure, Options, Owners};
 use crate::read::data::{Extent, Source};
 use crate::read::error::printable;
-use crate::read::{Body, Entry, Error, Inode, Limits, ReadDir, Reader};
+use crate::read::{Body, Entry, Error, Inode, Limits, ReadDir, Reader, Xattr};
 
 /// Extents of a job: enough to outweigh the queue, few enough that a large file occupies all threads.
 const JOB_EXTENTS: usize = 64;
@@ -44,8 +44,7 @@ impl Place {
 struct Frame<'r> {
     fd: OwnedFd,
     place: Arc<Place>,
-    mode: u32,
-    mtime: u32,
+    last: Last,
     entries: ReadDir<'r>,
 }
 
@@ -95,7 +94,8 @@ impl Budget {
 pub(super) struct Walk<'r> {
     reader: &'r Reader,
     jobs: SyncSender<Job>,
-    failure: &'r Failure,
+    failure: &'r Failure<'r>,
+    options: Options<'r>,
     privileged: bool,
     changes: Changes,
     budget: Budget,
@@ -106,11 +106,17 @@ pub(super) struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    pub(super) fn new(reader: &'r Reader, jobs: SyncSender<Job>, failure: &'r Failure) -> Self {
+    pub(super) fn new(
+        reader: &'r Reader,
+        jobs: SyncSender<Job>,
+        failure: &'r Failure<'r>,
+        options: &Options<'r>,
+    ) -> Self {
         Self {
             reader,
             jobs,
             failure,
+            options: *options,
             privileged: rustix::process::geteuid().is_root(),
             changes: Changes::default(),
             budget: Budget {
@@ -126,8 +132,8 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Makes everything beneath `into`; the warnings. Returns early after a worker's failure.
-    pub(super) fn run(mut self, into: &Path) -> Result<Vec<String>, Error> {
+    /// Makes everything beneath `into`; what differs. Returns early after a worker's failure.
+    pub(super) fn run(mut self, into: &Path) -> Result<Changes, Error> {
         let root = Arc::new(Place { parent: None, name: Box::default() });
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(into, flags, Mode::empty())
@@ -146,12 +152,13 @@ impl<'r> Walk<'r> {
                     self.entry(&place, &entry).map_err(|error| error.at(|| place.path(&entry.name)))?;
                 }
                 None => {
-                    seal(&frame.fd, frame.mode, frame.mtime).map_err(|error| error.at(|| frame.place.path(b"")))?;
+                    let name = || frame.place.path(b"");
+                    seal(&frame.fd, &frame.last, self.failure, name).map_err(|error| error.at(name))?;
                     self.stack.pop();
                 }
             }
         }
-        Ok(self.changes.warnings())
+        Ok(self.changes)
     }
 
     /// The directory that is being filled. There is one as long as there are entries: they come out of its frame.
@@ -167,14 +174,8 @@ impl<'r> Walk<'r> {
         if self.stack.len() >= self.budget.limits.depth {
             return Err(Error::TooDeep { max: self.budget.limits.depth });
         }
-        self.xattrs(inode, Some(&fd))?;
-        self.stack.push(Frame {
-            fd,
-            place,
-            mode: self.changes.mode(inode, self.privileged),
-            mtime: inode.mtime,
-            entries: self.reader.read_dir(inode)?,
-        });
+        let last = self.last(inode, &fd, || place.path(b""))?;
+        self.stack.push(Frame { fd, place, last, entries: self.reader.read_dir(inode)? });
         Ok(())
     }
 
@@ -193,15 +194,17 @@ impl<'r> Walk<'r> {
                 self.budget.bytes(target.len())?;
                 rustix::fs::symlinkat(&**target, self.here()?, name)
                     .map_err(|errno| create("make the symlink", errno))?;
-                self.xattrs(&inode, None)?;
-                self.touch(name, inode.mtime)?;
+                self.unopened(place, name, &inode)?;
             }
-            Body::Device { .. } => {
-                self.changes.devices += 1;
-                return Ok(());
+            Body::Device { block, major, minor } => {
+                let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
+                if !self.device(place, name, &inode, kind, makedev(*major, *minor))? {
+                    self.changes.devices.add(|| place.path(name));
+                    return Ok(());
+                }
             }
-            Body::Fifo => self.node(name, &inode, FileType::Fifo)?,
-            Body::Socket => self.node(name, &inode, FileType::Socket)?,
+            Body::Fifo => self.node(place, name, &inode, FileType::Fifo, 0)?,
+            Body::Socket => self.node(place, name, &inode, FileType::Socket, 0)?,
         }
         if several {
             self.remember(place, name, &inode)?;
@@ -225,14 +228,8 @@ impl<'r> Walk<'r> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.here()?, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| create("make the file", errno))?;
-        self.xattrs(inode, Some(&fd))?;
-        let target = Arc::new(Target {
-            file: File::from(fd),
-            directory: place.clone(),
-            name: name.into(),
-            mode: self.changes.mode(inode, self.privileged),
-            mtime: inode.mtime,
-        });
+        let last = self.last(inode, &fd, || place.path(name))?;
+        let target = Arc::new(Target { file: File::from(fd), directory: place.clone(), name: name.into(), last });
         let (mut extents, mut bytes) = (Vec::new(), 0);
         let mut written = 0;
         for extent in self.reader.extents(inode)? {
@@ -262,7 +259,7 @@ impl<'r> Walk<'r> {
         if !extents.is_empty() {
             self.submit(&target, &mut extents);
         }
-        Target::release(target)
+        Target::release(target, self.failure)
     }
 
     /// False when there are no workers any more.
@@ -271,44 +268,98 @@ impl<'r> Walk<'r> {
         self.jobs.send(job).is_ok() && !self.failure.is_set()
     }
 
-    fn node(&mut self, name: &[u8], inode: &Inode, kind: FileType) -> Result<(), Error> {
-        let mode = Mode::from_raw_mode(self.changes.mode(inode, self.privileged));
-        let here = self.here()?;
-        rustix::fs::mknodat(here, name, kind, mode, 0).map_err(|errno| create("make the fifo or socket", errno))?;
-        // Once more without the umask. No symlink can be there: nobody else reaches into this directory.
-        rustix::fs::chmodat(here, name, mode, AtFlags::empty()).map_err(|errno| create("set the mode", errno))?;
-        self.xattrs(inode, None)?;
-        self.touch(name, inode.mtime)
+    /// False where nobody but the host's root makes devices, and where owners are not kept.
+    fn device(
+        &mut self,
+        place: &Arc<Place>,
+        name: &[u8],
+        inode: &Inode,
+        kind: FileType,
+        number: u64,
+    ) -> Result<bool, Error> {
+        if self.options.owners != Owners::True {
+            return Ok(false);
+        }
+        match self.node(place, name, inode, kind, number) {
+            Ok(()) => Ok(true),
+            Err(Error::Create { source, .. }) if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    fn touch(&self, name: &[u8], mtime: u32) -> Result<(), Error> {
-        rustix::fs::utimensat(self.here()?, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+    fn node(
+        &mut self,
+        place: &Arc<Place>,
+        name: &[u8],
+        inode: &Inode,
+        kind: FileType,
+        number: u64,
+    ) -> Result<(), Error> {
+        let mode = self.changes.mode(inode, &self.options, self.privileged, || place.path(name));
+        let mode = Mode::from_raw_mode(mode);
+        let here = self.here()?;
+        rustix::fs::mknodat(here, name, kind, mode, number)
+            .map_err(|errno| create("make the fifo, socket or device", errno))?;
+        self.unopened(place, name, inode)?;
+        let here = self.here()?;
+        // Once more without the umask. No symlink can be there: nobody else reaches into this directory.
+        rustix::fs::chmodat(here, name, mode, AtFlags::empty()).map_err(|errno| create("set the mode", errno))?;
+        // A change of mode is none of contents, so the time stays.
+        Ok(())
+    }
+
+    /// Owner, attributes and time of what is not opened.
+    fn unopened(&mut self, place: &Arc<Place>, name: &[u8], inode: &Inode) -> Result<(), Error> {
+        let path = || place.path(name);
+        if self.options.owners == Owners::True {
+            let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
+            rustix::fs::chownat(self.here()?, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| create("set the owner", errno))?;
+        }
+        if self.options.owners == Owners::Recorded && (inode.uid, inode.gid) != (0, 0) {
+            self.changes.owners.add(path);
+        }
+        // Linux allows user.* on files and directories only, and whoever builds images sets no others here.
+        for _ in self.wanted(inode, path)? {
+            self.changes.refused_xattrs.add(path);
+        }
+        rustix::fs::utimensat(self.here()?, name, &timestamps(inode.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| create("set the modification time", errno))
     }
 
-    /// Sets `user.*` on an open file or directory; Linux allows these on nothing else.
-    fn xattrs(&mut self, inode: &Inode, fd: Option<&OwnedFd>) -> Result<(), Error> {
+    /// The attributes that are to be set.
+    fn wanted(&mut self, inode: &Inode, path: impl Fn() -> String) -> Result<Vec<Xattr>, Error> {
         if inode.xattrs.is_none() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let xattrs = self.reader.xattrs(inode)?;
         let bytes = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
         self.budget.bytes(bytes.sum())?;
-        for xattr in self.changes.xattrs(xattrs) {
-            let set = match fd {
-                Some(fd) => rustix::fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()),
-                None => Err(Errno::PERM),
-            };
-            match set {
-                Ok(()) => {}
-                // No attributes at all, none so large, no room beside the inode: as file systems differ.
-                Err(Errno::OPNOTSUPP | Errno::PERM | Errno::TOOBIG | Errno::RANGE | Errno::NOSPC | Errno::DQUOT) => {
-                    self.changes.refused_xattrs += 1
-                }
-                Err(errno) => return Err(create("set an extended attribute", errno)),
+        Ok(match self.options.owners {
+            Owners::True => xattrs,
+            Owners::Caller | Owners::Recorded => self.changes.xattrs(xattrs, path),
+        })
+    }
+
+    /// Sets what may be set at once on an open file or directory; the rest is for its end.
+    fn last(&mut self, inode: &Inode, fd: &OwnedFd, path: impl Fn() -> String) -> Result<Last, Error> {
+        let mut xattrs = self.wanted(inode, &path)?;
+        if self.options.owners == Owners::Recorded {
+            xattrs.retain(|xattr| *xattr.name != *OWNER_XATTR.as_bytes());
+            xattrs.push(owner_xattr(inode));
+        }
+        let (now, late): (Vec<_>, Vec<_>) = xattrs.into_iter().partition(|xattr| xattr.name.starts_with(b"user."));
+        for xattr in now {
+            if !taken(rustix::fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()))? {
+                self.changes.refused_xattrs.add(&path);
             }
         }
-        Ok(())
+        Ok(Last {
+            owner: (self.options.owners == Owners::True).then_some((inode.uid, inode.gid)),
+            mode: self.changes.mode(inode, &self.options, self.privileged, path),
+            mtime: inode.mtime,
+            xattrs: late,
+        })
     }
 
     /// True if the inode exists already and has one more name now.
