@@ -2,11 +2,13 @@
 
 mod build;
 mod cache;
+mod inspect;
 mod registry;
 mod sif;
 
 pub(crate) use build::{Build, Sections};
 pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
+pub(crate) use inspect::{Inspect, RunHelp};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
 pub(crate) use sif::{SifAdd, SifCommand, SifObject};
 
@@ -95,8 +97,12 @@ pub(crate) enum Command {
     Run(Run),
     /// Start a shell in an image
     Shell(Shell),
+    /// Run an image's tests
+    Test(Test),
     /// Show an image's metadata
-    Inspect(Inspect),
+    Inspect(Box<Inspect>),
+    /// Show an image's help text
+    RunHelp(RunHelp),
     /// Log in to registries and out of them
     #[command(subcommand)]
     Registry(RegistryCommand),
@@ -271,6 +277,9 @@ pub(crate) struct Container {
     /// Bind a path of the host: SRC[:DEST[:ro|rw]][,…]
     #[arg(short = 'B', long, value_name = "SPEC")]
     pub(crate) bind: Vec<OsString>,
+    /// Use this app of the image
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
     /// Start with an empty environment
     #[arg(short = 'e', long)]
     pub(crate) cleanenv: bool,
@@ -370,6 +379,22 @@ pub(crate) struct Run {
 }
 
 #[derive(Args, Debug)]
+#[command(override_usage = "siforge test [OPTIONS] IMAGE [ARGUMENTS]...")]
+pub(crate) struct Test {
+    #[command(flatten)]
+    pub(crate) container: Container,
+    /// The image and arguments for its test script
+    #[arg(
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "IMAGE [ARGUMENTS]"
+    )]
+    pub(crate) words: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
 #[command(override_usage = "siforge shell [OPTIONS] IMAGE [ARGUMENTS]...")]
 pub(crate) struct Shell {
     #[command(flatten)]
@@ -386,43 +411,6 @@ pub(crate) struct Shell {
         value_name = "IMAGE [ARGUMENTS]"
     )]
     pub(crate) words: Vec<OsString>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Inspect {
-    /// Show the labels (the default)
-    #[arg(short, long)]
-    pub(crate) labels: bool,
-    /// Show the definition file
-    #[arg(short, long)]
-    pub(crate) deffile: bool,
-    /// Show the run script
-    #[arg(short, long)]
-    pub(crate) runscript: bool,
-    /// Show the start script
-    #[arg(long)]
-    pub(crate) startscript: bool,
-    /// Show the test script
-    #[arg(short, long)]
-    pub(crate) test: bool,
-    /// Show the environment scripts
-    #[arg(short, long)]
-    pub(crate) environment: bool,
-    /// Show the help text
-    #[arg(short = 'H', long)]
-    pub(crate) helpfile: bool,
-    /// Show everything
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Print JSON
-    #[arg(short, long)]
-    pub(crate) json: bool,
-    /// List the file's data objects
-    #[arg(long)]
-    pub(crate) list_objects: bool,
-    /// The SIF file
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: OsString,
 }
 
 #[cfg(test)]

@@ -139,6 +139,12 @@ pub(crate) enum Error {
     #[error("--no-mount {value:?}: not one of proc, sys, dev, devpts, home, tmp, cwd, bind-paths, or a path")]
     NoMount { value: String },
     #[error(transparent)]
+    Tree(#[from] siforge_sif::observe::TreeError),
+    #[error("{image:?} has no app {app:?}; its apps: {there}", image = image.to_string_lossy())]
+    NoApp { image: OsString, app: String, there: String },
+    #[error("{value}: inspect reads a store itself: SIFORGE_STORE names it")]
+    InspectStore { value: String },
+    #[error(transparent)]
     Observe(#[from] siforge_sif::observe::Error),
     #[error(transparent)]
     Plan(#[from] siforge_launch::plan::PlanError),

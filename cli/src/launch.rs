@@ -1,6 +1,6 @@
-//! `exec`, `run` and `shell`: open the image, look at it, plan, enter.
+//! `exec`, `run`, `shell` and `test`: open the image, look at it, plan, enter.
 
-use crate::cli::{Container, Exec, Global, Run, Shell};
+use crate::cli::{Container, Exec, Global, Run, Shell, Test};
 use crate::config::Config;
 use crate::error::Error;
 use crate::root;
@@ -21,6 +21,11 @@ pub(crate) fn exec(global: &Global, config: &Config, options: &Exec) -> Result<i
 pub(crate) fn run(global: &Global, config: &Config, options: &Run) -> Result<i32, Error> {
     let (image, arguments) = image_and_words(&options.words)?;
     launch(global, config, &options.container, image, Mode::Run, arguments, None)
+}
+
+pub(crate) fn test(global: &Global, config: &Config, options: &Test) -> Result<i32, Error> {
+    let (image, arguments) = image_and_words(&options.words)?;
+    launch(global, config, &options.container, image, Mode::Test, arguments, None)
 }
 
 pub(crate) fn shell(global: &Global, config: &Config, options: &Shell) -> Result<i32, Error> {
@@ -50,6 +55,7 @@ fn launch(
 ) -> Result<i32, Error> {
     let request = request(config, container)?;
     let mut options = process_options(container)?;
+    options.app = options.app.or_else(|| app_of(&config.environment));
     let host = Host::observe()?;
     let mut plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
     let namespace = host.uid != 0 || container.userns;
@@ -61,6 +67,7 @@ fn launch(
     options.shell = shell;
     options.container = opened.container;
     options.name = opened.name;
+    options.scripts = opened.sandbox;
     options.home = home_inside(&request.home, &host);
     let seen = Seen::look(opened.root.fd())?;
     let process = seen.process(&config.environment, mode, arguments, &options)?;
@@ -75,6 +82,13 @@ fn launch(
         Some((namespace, groups)) => begun.enter_user(&plan, &namespace, groups, root)?,
         None => begun.enter_privileged(&plan, root)?,
     })
+}
+
+/// What APPTAINER_APP and the like say; the first that is there.
+fn app_of(environment: &[(OsString, OsString)]) -> Option<String> {
+    let names = ["APPTAINER_APP", "APPTAINER_APPNAME", "SINGULARITY_APP", "SINGULARITY_APPNAME"];
+    let value = |name: &&str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str());
+    names.iter().find_map(value).flatten().filter(|app| !app.is_empty()).map(str::to_owned)
 }
 
 /// HOME inside: as asked, else the passwd entry's.
@@ -132,6 +146,7 @@ fn process_options(container: &Container) -> Result<Options, Error> {
         cleanenv: container.cleanenv || container.containall,
         env,
         no_eval: container.no_eval,
+        app: container.app.clone(),
         ..Options::default()
     })
 }

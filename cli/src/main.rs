@@ -69,13 +69,15 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::Build(options) => return build::build(global, &config, options),
         Command::Push(options) => pull::push(global, &config, options)?,
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
-        Command::Inspect(options) => inspect::inspect(options)?,
+        Command::Inspect(options) => inspect::inspect(global, &config, options)?,
+        Command::RunHelp(options) => inspect::run_help(global, &config, options)?,
         Command::Cache(command) => cache::run(&config, command)?,
         Command::Registry(command) => registry::run(global, &config, command)?,
         Command::Sif(command) => siftool::run(&config, command)?,
         Command::Version => println!("siforge version {}", env!("CARGO_PKG_VERSION")),
         Command::Exec(options) => return launch::exec(global, &config, options),
         Command::Run(options) => return launch::run(global, &config, options),
+        Command::Test(options) => return launch::test(global, &config, options),
         Command::Shell(options) => return launch::shell(global, &config, options),
     }
     Ok(0)

@@ -30,6 +30,8 @@ pub(crate) struct Opened {
     pub(crate) container: OsString,
     /// APPTAINER_NAME.
     pub(crate) name: OsString,
+    /// A directory, which its user may have changed.
+    pub(crate) sandbox: bool,
 }
 
 /// A root that is there, or that an agent was asked for.
@@ -65,6 +67,7 @@ impl Asked {
             namespace: self.namespace.map(|namespace| (namespace, groups)),
             container: reply.path_hint.map_or_else(|| container_of(reference), OsString::from),
             name: reference.name.clone().into(),
+            sandbox: false,
         })
     }
 }
@@ -122,7 +125,7 @@ pub(crate) fn open(
 }
 
 /// Paths need not be UTF-8; everything else does.
-fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> {
+pub(crate) fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> {
     let Some(text) = image.to_str() else {
         let path = Path::new(image);
         return if path.exists() {
@@ -165,7 +168,7 @@ fn container_of(reference: &StoreRef) -> OsString {
 }
 
 /// The artifact that a ref names, opened with the caller's own rights.
-fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), Error> {
+pub(crate) fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathBuf, File), Error> {
     let store = Store::open(root)?;
     let missing = || Error::NoSuchImage { reference: reference.to_string(), store: root.to_owned() };
     let digest = match &reference.digest {
@@ -186,6 +189,7 @@ fn directory(namespace: bool, path: &Path) -> Result<Opened, Error> {
         namespace: own_namespace(namespace)?,
         container: path.into(),
         name: path.file_name().unwrap_or(path.as_os_str()).to_owned(),
+        sandbox: true,
     })
 }
 
@@ -240,7 +244,8 @@ fn sif(
         let mount = siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?;
         (OwnedRoot::Mount(mount), None)
     };
-    Ok(Opened { root, namespace, container: shown.to_owned(), name: path.file_name().unwrap_or(shown).to_owned() })
+    let name = path.file_name().unwrap_or(shown).to_owned();
+    Ok(Opened { root, namespace, container: shown.to_owned(), name, sandbox: false })
 }
 
 /// Pulls in a process of its own: a user namespace can be made only by a process that never had a second thread. The SIF,

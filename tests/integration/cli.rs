@@ -218,7 +218,7 @@ fn inspect_tells_of_labels_scripts_and_objects() {
         assert!(inspect(&["--environment"]).contains("TINY"));
         let json: Value = serde_json::from_str(&inspect(&["--all", "--json"])).unwrap();
         assert_eq!(json["data"]["attributes"]["labels"]["org.opencontainers.image.title"], "tiny", "{json}");
-        assert!(inspect(&["--list-objects"]).contains("Partition"));
+        assert!(inspect(&["--list-objects"]).contains("|FS (Squashfs/*System/"));
         assert_refused(siforge, &siforge.run(&["inspect", "none.sif"]), &["none.sif"]);
     }
     for siforge in &site().users {

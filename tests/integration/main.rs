@@ -6,6 +6,7 @@ mod definition;
 mod end_to_end;
 mod harness;
 mod image;
+mod inspect;
 mod operator;
 mod registry;
 mod sandbox;

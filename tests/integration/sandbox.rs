@@ -50,12 +50,12 @@ fn a_sandbox_of_root_has_all_that_the_image_has() {
     let made = siforge.run(&["build", "--sandbox", "box", "special.sif"]).ok();
     assert!(!made.stderr.contains("warning"), "{made}");
     let theirs = siforge.out().join("theirs");
-    let partition = siforge.run(&["inspect", "--list-objects", "special.sif"]).ok();
-    let offset = partition.stdout.lines().find(|line| line.contains("Partition")).unwrap();
-    let offset = offset.split_whitespace().nth(3).unwrap().to_owned();
+    let partition = siforge.run(&["sif", "list", "special.sif"]).ok();
+    let offset = partition.stdout.lines().find(|line| line.contains("|FS (")).unwrap();
+    let (offset, _) = offset.split_whitespace().nth(3).unwrap()[1..].split_once('-').unwrap();
     let sif = siforge.out().join("special.sif");
     let mut unsquashfs = Command::new(siforge_tests::need::program("unsquashfs"));
-    run(unsquashfs.args(["-quiet", "-no-progress", "-offset", &offset, "-dest"]).args([&theirs, &sif])).ok();
+    run(unsquashfs.args(["-quiet", "-no-progress", "-offset", offset, "-dest"]).args([&theirs, &sif])).ok();
     let ours = Listing::of(&siforge.out().join("box"));
     assert_eq!(ours, Listing::of(&theirs));
     assert_eq!(ours.0["owned"].owner, (7, 8));

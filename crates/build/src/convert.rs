@@ -15,6 +15,7 @@ use siforge_sif::image_config::{self, Contents, FileKind, ImageConfig, ImageFile
 use siforge_sif::{Arch, Draft};
 use siforge_squashfs::write::pack::{Fault, Pack};
 use siforge_squashfs::write::{Layer as Mode, Options, Writer};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -47,18 +48,26 @@ pub(crate) struct Converted {
     pub(crate) recordings: Recordings,
 }
 
+/// What is added to an image.
+fn contents(image: &Image, labels: &BTreeMap<String, String>) -> Result<Contents, Error> {
+    let config_error = |source| Error::Config { image: image.name.shown.clone(), source };
+    let config = ImageConfig::parse(&image.config).map_err(config_error)?;
+    let source = image_config::Source {
+        bootstrap: image.name.bootstrap.into(),
+        from: format!("{}@{}", image.name.repository, image.manifest_digest),
+        time: image.base.time,
+    };
+    image_config::plan_over(&config, &source, labels, &image.base).map_err(config_error)
+}
+
+/// The object inspect-metadata.json that a build of the image would have.
+pub fn inspect_json(image: &Image) -> Result<Vec<u8>, Error> {
+    contents(image, &BTreeMap::new()).map(|contents| contents.inspect_json)
+}
+
 /// Writes the SIF into `out`, an empty file at `path` (for messages). On an error the file holds no SIF header.
 pub(crate) fn convert(inputs: &Inputs, out: &File, path: &Path) -> Result<Converted, Error> {
-    let image = inputs.resolved.name.shown.clone();
-    let config_error = |source| Error::Config { image: image.clone(), source };
-    let config = ImageConfig::parse(&inputs.resolved.config).map_err(config_error)?;
-    let source = image_config::Source {
-        bootstrap: inputs.resolved.name.bootstrap.into(),
-        from: format!("{}@{}", inputs.resolved.name.repository, inputs.resolved.manifest_digest),
-        time: inputs.resolved.base.time,
-    };
-    let base = &inputs.resolved.base;
-    let contents = image_config::plan_over(&config, &source, &inputs.recipe.labels, base).map_err(config_error)?;
+    let contents = contents(&inputs.resolved, &inputs.recipe.labels)?;
     let architecture = &inputs.resolved.platform.architecture;
     let mut objects = contents.objects();
     objects.push(crate::provenance::object(&inputs.resolved, &inputs.recipe_key));

@@ -31,6 +31,7 @@ mod run;
 mod source;
 pub mod source_tree;
 
+pub use convert::inspect_json;
 pub use error::{Error, chain};
 pub use fetch::Reuse;
 pub use output::Output;

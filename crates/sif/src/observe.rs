@@ -3,6 +3,7 @@
 //! The root is a directory descriptor, of a mount that may be detached: nothing outside of it is ever reached, since every
 //! path is resolved by openat2(2) with RESOLVE_IN_ROOT and without magic links.
 
+use crate::inspect::{Files, MAX_BYTES};
 use crate::process::{self, ImageFacts, Mode, Options, Process, RunConfig};
 use rustix::fs::{Dir, Mode as FileMode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -48,6 +49,8 @@ impl Seen {
             facts: ImageFacts {
                 sh: open(root, "bin/sh", OFlags::PATH)?.is_some(),
                 bash: open(root, "bin/bash", OFlags::PATH)?.is_some(),
+                // The reference keeps what an image was built of there.
+                rebuilt: open(root, ".singularity.d/bootstrap_history", OFlags::PATH)?.is_some(),
             },
         })
     }
@@ -60,12 +63,16 @@ impl Seen {
         args: &[OsString],
         options: &Options,
     ) -> Result<Process, Error> {
+        // Apps and tests are scripts.
+        let needed = options.app.is_some() || mode == Mode::Test;
+        let scripts = needed || options.scripts || self.facts.rebuilt;
         Ok(match &self.oci_config {
-            Some(json) if process::is_native(&self.env_names, true) => {
+            Some(json) if process::is_native(&self.env_names, true) && !scripts => {
                 let config = RunConfig::parse(json)?;
                 process::resolve(&config, caller, mode, args, options, &self.facts)?
             }
             // Scripts that nothing can run decide nothing.
+            _ if !self.facts.sh && needed => return Err(process::Error::NoShell.into()),
             config if !self.facts.sh => {
                 let config = config.as_deref().map(RunConfig::parse).transpose()?.unwrap_or_default();
                 process::resolve(&config, caller, mode, args, options, &self.facts)?
@@ -121,6 +128,66 @@ fn names(root: BorrowedFd<'_>, path: &'static str) -> Result<Vec<OsString>, Erro
     Ok(names)
 }
 
+/// Names that are read of a directory of metadata.
+pub const NAMES_LIMIT: usize = 1 << 16;
+
+/// A root file system's directory, as far as `inspect` looks at it.
+#[derive(Debug)]
+pub struct Tree<'a>(pub BorrowedFd<'a>);
+
+impl Tree<'_> {
+    fn open(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, TreeError> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match openat2(self.0, path, flags | OFlags::CLOEXEC, FileMode::empty(), resolve) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(TreeError { path: path.to_owned(), source: errno.into() }),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("read /{path} of the image: {source}")]
+pub struct TreeError {
+    path: String,
+    source: io::Error,
+}
+
+impl Files for Tree<'_> {
+    type Error = TreeError;
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, TreeError> {
+        let failed = |source| TreeError { path: path.to_owned(), source };
+        // NONBLOCK: a fifo in that place must not hang anyone.
+        let Some(fd) = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK)? else {
+            return Ok(None);
+        };
+        let file = File::from(fd);
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(Some(bytes))
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        let failed = |errno: Errno| TreeError { path: path.to_owned(), source: errno.into() };
+        let Some(fd) = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)? else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        for entry in Dir::new(fd).map_err(failed)?.take(NAMES_LIMIT) {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +210,11 @@ mod tests {
         let seen = Seen::look(fd.as_fd()).expect("look");
         assert_eq!(
             seen,
-            Seen { oci_config: None, env_names: vec!["10-x.sh".into()], facts: ImageFacts { sh: true, bash: false } }
+            Seen {
+                oci_config: None,
+                env_names: vec!["10-x.sh".into()],
+                facts: ImageFacts { sh: true, ..ImageFacts::default() }
+            }
         );
         let empty = tempfile::tempdir().expect("temp dir");
         let fd = File::open(empty.path()).expect("open");
@@ -153,7 +224,7 @@ mod tests {
     #[test]
     fn a_root_without_a_shell_is_not_asked_for_its_scripts() {
         let argv = |sh: bool| {
-            let seen = Seen { facts: ImageFacts { sh, bash: false }, ..Seen::default() };
+            let seen = Seen { facts: ImageFacts { sh, ..ImageFacts::default() }, ..Seen::default() };
             let process = seen.process(&[], Mode::Exec, &["/tool".into()], &Options::default()).expect("process");
             process.argv
         };

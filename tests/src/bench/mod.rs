@@ -6,6 +6,7 @@
 pub mod entries;
 pub mod floor;
 pub mod fuse;
+pub mod image;
 pub mod launch;
 pub mod measure;
 pub mod pull;

@@ -1,21 +1,21 @@
-//! `make bench`. `siforge-bench pull`, `launch` and `fuse` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
+//! `make bench`. `siforge-bench pull`, `launch`, `fuse` and `image` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use siforge_tests::bench::report::Report;
-use siforge_tests::bench::{Bench, entries, fuse, launch, measure, pull, reads};
+use siforge_tests::bench::{Bench, entries, fuse, image, launch, measure, pull, reads};
 use siforge_tests::{Cluster, Registry, binary, config, images, site};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "measure" => measured(rest),
-        None => benchmark(&["pull", "launch"]),
-        Some((word, [])) if ["pull", "launch", "fuse"].contains(&word.as_str()) => benchmark(&[word]),
+        None => benchmark(&["pull", "image", "launch"]),
+        Some((word, [])) if ["pull", "launch", "fuse", "image"].contains(&word.as_str()) => benchmark(&[word]),
         _ => {
-            eprintln!("usage: siforge-bench [pull|launch|fuse]");
+            eprintln!("usage: siforge-bench [pull|launch|fuse|image]");
             ExitCode::from(2)
         }
     }
@@ -54,6 +54,9 @@ fn benchmark(parts: &[&str]) -> ExitCode {
     if parts.contains(&"fuse") {
         images::push_python(&registry);
         fuse::fuse(&bench, &mut report, &registry);
+    }
+    if parts.contains(&"image") {
+        image::image(&bench, &mut report, &images::lolcow_layout());
     }
     if parts.contains(&"launch") {
         launches(&bench, &mut report, &registry, dir.path());

@@ -16,6 +16,8 @@ pub(super) fn native(
         Mode::Exec => Ok(args.to_vec()),
         Mode::Run => run(config, args, caller.no_eval, image),
         Mode::Shell => shell(args, caller, image),
+        // A test is a script, and needs one that runs it.
+        Mode::Test => Err(Error::NoShell),
     }
 }
 

@@ -37,6 +37,7 @@ pub enum Mode {
     Exec,
     Run,
     Shell,
+    Test,
 }
 
 impl Mode {
@@ -45,6 +46,7 @@ impl Mode {
             Self::Exec => "exec",
             Self::Run => "run",
             Self::Shell => "shell",
+            Self::Test => "test",
         }
     }
 }
@@ -56,6 +58,8 @@ pub struct ImageFacts {
     pub sh: bool,
     /// `/bin/bash` is there.
     pub bash: bool,
+    /// Another build went over the image: what its oci-config.json says may be its scripts' no more.
+    pub rebuilt: bool,
 }
 
 /// The caller's choices and how the image is called.
@@ -75,6 +79,10 @@ pub struct Options {
     pub name: OsString,
     /// The binds as the user gave them: APPTAINER_BIND.
     pub bind: OsString,
+    /// `--app`: a SCIF app of the image.
+    pub app: Option<String>,
+    /// Leave the environment to the image's scripts: someone may have changed them.
+    pub scripts: bool,
     /// HOME inside.
     pub home: Option<OsString>,
 }

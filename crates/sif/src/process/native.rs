@@ -94,8 +94,11 @@ fn caller_path(env: &mut Environment, caller: &Caller) {
 
 /// What the launch itself says. The reference's names, under both of its prefixes.
 pub(super) fn launch_variables(mode: Mode, options: &Options, no_eval: bool) -> Vec<Pair> {
-    let mut variables: Vec<Pair> =
-        vec![("APPTAINER_COMMAND".into(), mode.name().into()), ("APPTAINER_APPNAME".into(), OsString::new())];
+    let mut variables: Vec<Pair> = vec![
+        ("APPTAINER_COMMAND".into(), mode.name().into()),
+        ("APPTAINER_APPNAME".into(), options.app.clone().unwrap_or_default().into()),
+    ];
+    variables.extend(options.app.clone().map(|app| ("SINGULARITY_APPNAME".into(), app.into())));
     for prefix in ["APPTAINER", "SINGULARITY"] {
         let mut add = |name: &str, value: OsString| variables.push((format!("{prefix}_{name}").into(), value));
         add("BIND", options.bind.clone());

@@ -59,6 +59,7 @@ pub(super) fn process(caller: &Caller, mode: Mode, args: &[OsString], options: &
         Mode::Exec => EXEC,
         Mode::Run => RUN,
         Mode::Shell => SHELL,
+        Mode::Test => TEST,
     };
     let mut argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into(), mode.name().into()];
     argv.extend(args.iter().cloned());
@@ -165,9 +166,25 @@ unset _siforge_wrong
 exec "$@"
 "#;
 
-const RUN: &str = r#"if [ -x /.singularity.d/runscript ]; then exec /.singularity.d/runscript "$@"; fi
+const RUN: &str = r#"if [ -n "${SINGULARITY_APPNAME:-}" ]; then
+    if [ -x "/scif/apps/$SINGULARITY_APPNAME/scif/runscript" ]; then exec "/scif/apps/$SINGULARITY_APPNAME/scif/runscript" "$@"; fi
+    echo "siforge: error: no runscript for contained app: $SINGULARITY_APPNAME" >&2
+    exit 1
+fi
+if [ -x /.singularity.d/runscript ]; then exec /.singularity.d/runscript "$@"; fi
 if [ -x /singularity ]; then exec /singularity "$@"; fi
 exec /bin/sh "$@"
+"#;
+
+/// As the reference: an image without tests has passed them.
+const TEST: &str = r#"if [ -n "${SINGULARITY_APPNAME:-}" ]; then
+    if [ -x "/scif/apps/$SINGULARITY_APPNAME/scif/test" ]; then exec "/scif/apps/$SINGULARITY_APPNAME/scif/test" "$@"; fi
+    echo "siforge: error: no tests for contained app: $SINGULARITY_APPNAME" >&2
+    exit 1
+fi
+if [ -x /.singularity.d/test ]; then exec /.singularity.d/test "$@"; fi
+echo "siforge: no test script found in the image" >&2
+exit 0
 "#;
 
 const SHELL: &str = r#"if [ -n "${SIFORGE_SHELL:-}" ]; then set -- "$SIFORGE_SHELL" "$@"; unset SIFORGE_SHELL; exec "$@"; fi

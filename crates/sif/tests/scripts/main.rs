@@ -14,7 +14,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
     list.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-const FACTS: ImageFacts = ImageFacts { sh: true, bash: false };
+const FACTS: ImageFacts = ImageFacts { sh: true, bash: false, rebuilt: false };
 
 /// Names and what they must be; None: absent.
 type Expected = &'static [(&'static str, Option<&'static str>)];
