@@ -5,12 +5,14 @@ mod cache;
 mod inspect;
 mod registry;
 mod sif;
+mod sign;
 
 pub(crate) use build::{Build, Sections};
 pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 pub(crate) use inspect::{Inspect, RunHelp};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
 pub(crate) use sif::{SifAdd, SifCommand, SifObject};
+pub(crate) use sign::{PassphraseOptions, Selection, Sign, Verify};
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -103,6 +105,10 @@ pub(crate) enum Command {
     Inspect(Box<Inspect>),
     /// Show an image's help text
     RunHelp(RunHelp),
+    /// Sign a SIF file with a PGP key
+    Sign(Sign),
+    /// Verify the signatures of a SIF file
+    Verify(Verify),
     /// Log in to registries and out of them
     #[command(subcommand)]
     Registry(RegistryCommand),

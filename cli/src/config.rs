@@ -29,6 +29,10 @@ pub(crate) struct Config {
     pub(crate) registries: RegistryPaths,
     /// APPTAINER_BIND, APPTAINER_BINDPATH and the SINGULARITY_ ones.
     pub(crate) bind: Vec<OsString>,
+    /// APPTAINER_KEYSDIR, else Apptainer's own place: the files pgp-public and pgp-secret are in it.
+    keysdir: Option<PathBuf>,
+    /// PGP keys that the machine's administrator trusts for everybody.
+    pub(crate) global_keyring: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -172,8 +176,18 @@ impl Config {
                 .iter()
                 .filter_map(|name| get(name))
                 .collect(),
+            keysdir: path("APPTAINER_KEYSDIR").or_else(|| path("SINGULARITY_KEYSDIR")).or_else(|| {
+                let config = path("APPTAINER_CONFIGDIR").or_else(|| Some(home.as_ref()?.join(".apptainer")));
+                config.map(|dir| dir.join("keys"))
+            }),
+            global_keyring: "/etc/apptainer/global-pgp-public".into(),
             environment,
         }
+    }
+
+    /// The directory of the local keyring; `given` is the one of the command line.
+    pub(crate) fn keysdir(&self, given: Option<&Path>) -> Result<PathBuf, crate::error::Error> {
+        given.or(self.keysdir.as_deref()).map(Path::to_owned).ok_or(crate::error::Error::NoKeysDir)
     }
 }
 

@@ -66,6 +66,24 @@ pub(crate) enum Error {
     NotSignable { value: String },
     #[error("push: --verify-key is for what is pulled")]
     VerifyPush,
+    #[error("{path}: {source}", path = path.display())]
+    Signature { path: PathBuf, source: siforge_sign::image::Error },
+    #[error("read the keyring {path}: {source}", path = path.display())]
+    Keys { path: PathBuf, source: siforge_sign::image::pgp::InvalidKeyring },
+    #[error("no home directory to find the keyring in: name its directory by --keysdir")]
+    NoKeysDir,
+    #[error("open {path} to sign it: {source}", path = path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("the keyring {path} has no key that signs: make one by apptainer key newpair", path = path.display())]
+    NoSecretKey { path: PathBuf },
+    #[error("the keyring {path} has {count} keys that sign, none has the number {index}", path = path.display())]
+    KeyIndex { path: PathBuf, index: usize, count: usize },
+    #[error("the keyring {path} has several keys that sign, choose one by --keyidx: {keys}", path = path.display())]
+    ManySecretKeys { path: PathBuf, keys: String },
+    #[error("ask for a passphrase: {source}; without a terminal, give it by --passphrase-fd or --passphrase-file")]
+    AskPassphrase { source: io::Error },
+    #[error("the passphrase in {path} is not UTF-8", path = path.display())]
+    PassphraseText { path: PathBuf },
     #[error(transparent)]
     NotSigned(Box<crate::signed::NotSigned>),
     #[error(transparent)]

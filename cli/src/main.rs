@@ -19,12 +19,14 @@ mod root;
 mod sandbox;
 mod sif_source;
 mod siftool;
+mod sign;
 mod signed;
 mod source;
 mod terminal;
 mod turn;
 mod unpacked;
 mod verified;
+mod verify;
 
 use cli::{Cli, Command};
 use config::Config;
@@ -71,6 +73,8 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::CacheImage(options) => pull::cache_image(global, &config, options)?,
         Command::Inspect(options) => inspect::inspect(global, &config, options)?,
         Command::RunHelp(options) => inspect::run_help(global, &config, options)?,
+        Command::Sign(options) => sign::sign(global, &config, options)?,
+        Command::Verify(options) => return verify::verify(global, &config, options),
         Command::Cache(command) => cache::run(&config, command)?,
         Command::Registry(command) => registry::run(global, &config, command)?,
         Command::Sif(command) => siftool::run(&config, command)?,

@@ -27,6 +27,13 @@ pub(crate) fn credentials(registry: &str, username: Option<&str>) -> Result<Cred
     }
 }
 
+/// Asks for a passphrase, which is not shown.
+pub(crate) fn passphrase(question: &str) -> Result<Secret, Error> {
+    let failed = |source| Error::AskPassphrase { source };
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
+    ask(&mut terminal, question, false)
+}
+
 fn ask(terminal: &mut File, question: &str, echo: bool) -> Result<Secret, Error> {
     let failed = |source| Error::Prompt { source };
     let _quiet = Quiet::new(terminal).map_err(failed)?;

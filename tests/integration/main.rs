@@ -11,5 +11,6 @@ mod operator;
 mod registry;
 mod sandbox;
 mod siftool;
+mod signing;
 mod slurm;
 mod sources;

@@ -1,3 +1,4 @@
-//! Signatures: of SIF files (PGP, DSSE with PEM keys and X.509), and of the images they are made from (cosign).
+//! Signatures: of SIF files (PGP, and DSSE with keys in PEM), and of the images they are made from (cosign).
 
 pub mod cosign;
+pub mod image;

@@ -112,7 +112,7 @@ impl Key {
     }
 
     /// Whether the key made this signature of `message`.
-    pub(super) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let mut algorithms = self.kind.algorithms().into_iter();
         algorithms.any(|algorithm| UnparsedPublicKey::new(algorithm, &self.bytes).verify(message, signature).is_ok())
             || (matches!(self.kind, Kind::Ed25519) && self.signed_prehashed(message, signature))

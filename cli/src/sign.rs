@@ -1,0 +1,104 @@
+//! `siforge sign`: signatures by a PGP key of the local keyring, added to a SIF.
+
+use crate::cli::{Global, PassphraseOptions, Selection, Sign};
+use crate::config::Config;
+use crate::error::Error;
+use crate::files::read_limited;
+use crate::prompt;
+use siforge_sif::edit::Editor;
+use siforge_sign::image::pgp::{self, Passphrase, SecretKey, SecretKeys};
+use siforge_sign::image::{self, Selected};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Longer than any passphrase.
+const MAX_PASSPHRASE: u64 = 4096;
+/// Of the keyring's directory, as Apptainer names it.
+const SECRET: &str = "pgp-secret";
+
+pub(crate) fn sign(global: &Global, config: &Config, options: &Sign) -> Result<(), Error> {
+    // --all is the default.
+    let Sign { selection, all: _, keyidx, keyring, passphrase, image: path } = options;
+    let file = config.keysdir(keyring.keysdir.as_deref())?.join(SECRET);
+    let keys = secret_keys(&file)?;
+    let key = choose(&keys, *keyidx, &file)?;
+    let failed = |source| Error::Signature { path: path.clone(), source };
+    let sif = File::options().read(true).write(true).open(path);
+    let sif = sif.map_err(|source| Error::Open { path: path.clone(), source })?;
+    let mut editor = Editor::open(sif).map_err(|source| failed(source.into()))?;
+    let passphrase = match key.is_locked() {
+        true => read_passphrase(passphrase, key)?,
+        false => Passphrase::new(String::new()),
+    };
+    let made = image::sign(&mut editor, &selected(selection), key, &passphrase, now()).map_err(failed)?;
+    if !global.is_quiet() {
+        for made in made {
+            let objects: Vec<String> = made.objects.iter().map(u32::to_string).collect();
+            let (group, id) = (made.group, made.signature);
+            eprintln!("info: signed objects {} of group {group}: signature object {id}", objects.join(", "));
+        }
+        eprintln!("info: {} is signed by {}", path.display(), described(key));
+    }
+    Ok(())
+}
+
+/// What the options name; nothing: everything.
+pub(crate) fn selected(options: &Selection) -> Vec<Selected> {
+    let Selection { group_id, sif_id } = options;
+    group_id.map(Selected::Group).into_iter().chain(sif_id.map(Selected::Object)).collect()
+}
+
+/// Unix seconds.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
+
+fn secret_keys(file: &Path) -> Result<SecretKeys, Error> {
+    match read_limited(file, pgp::MAX_KEYRING) {
+        Ok(bytes) => SecretKeys::parse(&bytes).map_err(|source| Error::Keys { path: file.to_owned(), source }),
+        Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(SecretKeys::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn choose<'a>(keys: &'a SecretKeys, index: Option<usize>, file: &Path) -> Result<&'a SecretKey, Error> {
+    let keys = keys.keys();
+    let path = || PathBuf::from(file);
+    match (index, keys) {
+        (_, []) => Err(Error::NoSecretKey { path: path() }),
+        (Some(index), keys) => keys.get(index).ok_or(Error::KeyIndex { path: path(), index, count: keys.len() }),
+        (None, [key]) => Ok(key),
+        (None, keys) => {
+            let keys: Vec<String> =
+                keys.iter().enumerate().map(|(index, key)| format!("{index}: {}", described(key))).collect();
+            Err(Error::ManySecretKeys { path: path(), keys: keys.join("; ") })
+        }
+    }
+}
+
+fn described(key: &SecretKey) -> String {
+    format!(
+        "{} ({})",
+        key.name().unwrap_or_else(|| "a key without a name".into()),
+        key.fingerprint_hex().to_uppercase()
+    )
+}
+
+fn read_passphrase(options: &PassphraseOptions, key: &SecretKey) -> Result<Passphrase, Error> {
+    let file = match (options.passphrase_fd, &options.passphrase_file) {
+        (Some(fd), _) => PathBuf::from(format!("/dev/fd/{fd}")),
+        (None, Some(file)) => file.clone(),
+        (None, None) => {
+            let secret = prompt::passphrase(&format!("Passphrase of the key {}: ", described(key)))?;
+            return Ok(Passphrase::new(secret.expose().to_owned()));
+        }
+    };
+    let text = String::from_utf8(read_limited(&file, MAX_PASSPHRASE)?);
+    let mut text = text.map_err(|_| Error::PassphraseText { path: file })?;
+    // The line's end is no part of it.
+    while text.ends_with(['\n', '\r']) {
+        text.pop();
+    }
+    Ok(Passphrase::new(text))
+}
