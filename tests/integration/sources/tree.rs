@@ -104,7 +104,7 @@ fn a_sif_and_a_directory_are_built_anew_and_stay_what_they_were() {
     let history = siforge.run(&["exec", "theirs.sif", "/bin/ls", "/.singularity.d/bootstrap_history"]).ok();
     assert_eq!(history.stdout, "Singularity0\n");
     let inspected = siforge.run(&["inspect", "--all", "theirs.sif"]).ok().stdout;
-    for text in ["bootstrap: localimage", "export TINY", "deffile.bootstrap: localimage"] {
+    for text in ["bootstrap: localimage", "export TINY", "deffile.bootstrap\": \"localimage\""] {
         assert!(inspected.contains(text), "{text}: {inspected}");
     }
 }

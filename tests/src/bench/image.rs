@@ -1,5 +1,6 @@
 //! A SIF that is there: unpacked into a sandbox, and looked at, against Apptainer.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
@@ -26,9 +27,11 @@ pub fn image(bench: &Bench, report: &mut Report, lolcow: &Path) {
     own(&["-q", "build", &path("cow.sif"), &format!("oci:{}:image", lolcow.display())]);
 
     let env = [("SIFORGE_CACHEDIR", cache.as_str()), ("APPTAINER_TMPDIR", there.as_str())];
+    // Each into a new folder, and none removed before the end: ext4 makes files slowly while it remembers those that went just now.
+    let count = Cell::new(0);
     let sandbox = |who, program: &str, folder: &str| {
-        let _ = fs::remove_dir_all(here.join("box"));
-        let (out, sif) = (format!("{folder}/box"), format!("{folder}/cow.sif"));
+        count.set(count.get() + 1);
+        let (out, sif) = (format!("{folder}/box{}", count.get()), format!("{folder}/cow.sif"));
         bench.measure(who, 1, 1, &env, &[program, "-q", "build", "--sandbox", &out, &sif])
     };
     let here_text = here.display().to_string();

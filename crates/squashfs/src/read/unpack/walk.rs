@@ -97,6 +97,8 @@ pub(super) struct Walk<'r> {
     failure: &'r Failure<'r>,
     options: Options<'r>,
     privileged: bool,
+    /// Whose all is that is made here, if that is known: what is his in the image, too, needs no change of owner.
+    made_by: Option<(u32, u32)>,
     changes: Changes,
     budget: Budget,
     /// References of directories that were entered. A second name would be a cycle or a hard link.
@@ -118,6 +120,7 @@ impl<'r> Walk<'r> {
             failure,
             options: *options,
             privileged: rustix::process::geteuid().is_root(),
+            made_by: None,
             changes: Changes::default(),
             budget: Budget {
                 limits: reader.limits,
@@ -139,6 +142,10 @@ impl<'r> Walk<'r> {
         let fd = rustix::fs::open(into, flags, Mode::empty())
             .and_then(|fd| rustix::fs::fchmod(&fd, Mode::RWXU).map(|()| fd))
             .map_err(|errno| create("open the directory to unpack into", errno).at(|| into.display().to_string()))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| create("look at the directory to unpack into", errno))?;
+        let caller = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        // A set-gid bit and the mount option grpid give files the group of their directory, and so it goes on below.
+        self.made_by = Some(caller).filter(|caller| *caller == (stat.st_uid, stat.st_gid));
         let start = |walk: &mut Self| walk.enter(fd, root, &walk.reader.root()?);
         start(&mut self).map_err(|error| error.at(|| "/".into()))?;
         while let Some(frame) = self.stack.last_mut() {
@@ -311,7 +318,7 @@ impl<'r> Walk<'r> {
     /// Owner, attributes and time of what is not opened.
     fn unopened(&mut self, place: &Arc<Place>, name: &[u8], inode: &Inode) -> Result<(), Error> {
         let path = || place.path(name);
-        if self.options.owners == Owners::True {
+        if self.chown((inode.uid, inode.gid)) {
             let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
             rustix::fs::chownat(self.here()?, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| create("set the owner", errno))?;
@@ -325,6 +332,11 @@ impl<'r> Walk<'r> {
         }
         rustix::fs::utimensat(self.here()?, name, &timestamps(inode.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| create("set the modification time", errno))
+    }
+
+    /// Whether the owner is to be set.
+    fn chown(&self, owner: (u32, u32)) -> bool {
+        self.options.owners == Owners::True && self.made_by != Some(owner)
     }
 
     /// The attributes that are to be set.
@@ -355,7 +367,7 @@ impl<'r> Walk<'r> {
             }
         }
         Ok(Last {
-            owner: (self.options.owners == Owners::True).then_some((inode.uid, inode.gid)),
+            owner: Some((inode.uid, inode.gid)).filter(|owner| self.chown(*owner)),
             mode: self.changes.mode(inode, &self.options, self.privileged, path),
             mtime: inode.mtime,
             xattrs: late,
