@@ -9,15 +9,8 @@
 #
 # Needs root, mmdebstrap, umoci, python3. The packages are what gives a converter work; the traps are in layers 3 and 4.
 set -euo pipefail
-folder=$(realpath -m "${1:?folder}")
-mkdir -p "$(dirname "$folder")"
-exec 9> "$folder.lock"
-flock 9
-[ -s "$folder/index.json" ] && exit 0
-[ "$(id -u)" = 0 ] || { echo "make-lolcow.sh needs root to install Debian packages into an image" >&2; exit 1; }
-work=$(mktemp -d "$folder.XXXXXX")
-trap 'rm -rf --one-file-system "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/make-image.sh"
+begin "${1:?folder}"
 
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' | awk '$2=="bookworm"{sub("/$","",$1); print $1; exit}')
 mirror=${mirror:-http://deb.debian.org/debian}
@@ -35,11 +28,8 @@ umoci raw add-layer --image layout:image base.tar
 umoci tag --image layout:image base
 rm base.tar
 umoci unpack --image layout:image bundle
-root=bundle/rootfs
 
 cp /etc/resolv.conf "$root/etc/resolv.conf.host"
-run() { chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive \
-  ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} "$@"; }
 saved=$(mktemp -u resolv.XXXX)
 [ -e "$root/etc/resolv.conf" ] && mv "$root/etc/resolv.conf" "$saved"
 mv "$root/etc/resolv.conf.host" "$root/etc/resolv.conf"
@@ -49,12 +39,12 @@ run apt-get clean
 rm -rf "$root"/var/lib/apt/lists/*
 rm "$root/etc/resolv.conf"
 [ -e "$saved" ] && mv "$saved" "$root/etc/resolv.conf"
-umoci repack --refresh-bundle --image layout:image bundle
+layer
 
 setcap cap_net_raw+ep "$root/usr/bin/ping"
 run useradd -m -u 1000 cow
 rm -rf "$root/usr/share/perl5/Text/Balanced" "$root/var/cache/debconf"
-umoci repack --refresh-bundle --image layout:image bundle
+layer
 
 python3 - <<'PY'
 import io
@@ -80,5 +70,4 @@ umoci config --image layout:image --config.entrypoint sh --config.entrypoint -c 
   --config.env LC_ALL=C --config.env PATH=/usr/games:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
   --config.label org.opencontainers.image.title=lolcow --architecture amd64 --os linux
 umoci gc --layout layout
-rm -rf "$folder"
-mv layout "$folder"
+finish
