@@ -9,7 +9,8 @@
 use crate::cli::{Global, Registry};
 use crate::config::Config;
 use crate::error::Error;
-use crate::{fuse, partition, signed, source, unpacked};
+use crate::sif_source::Remote;
+use crate::{fuse, partition, source, unpacked};
 use siforge_agent_api::{Client, MountRequest};
 use siforge_launch::{Groups, Host, RootFs, UserNamespace};
 use siforge_reference::{Reference, StoreRef};
@@ -104,7 +105,7 @@ pub(crate) fn open(
     image: &OsStr,
 ) -> Result<Opening, Error> {
     let reference = parse(config, image)?;
-    signed::check_signable(registry, &reference)?;
+    Remote { global, config, registry, reference: &reference }.check()?;
     let opened = match reference {
         Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
         Reference::Path(path) if path.is_dir() => directory(namespace, &path),

@@ -77,6 +77,10 @@ fn a_cached_sif_is_run_only_when_it_is_what_was_fetched() {
         assert!(other.stderr.contains("but --sha256 wants"), "{other}");
         let image = exec(&siforge, &["--sha256", &"0".repeat(64)], &sources[0]).fails_with(255);
         assert!(image.stderr.contains("--sha256 is for SIFs of oras:// and https://"), "{image}");
+        // Nor is it looked at for a file, so whoever relies on it is told.
+        let file = siforge.out().join("small.sif").display().to_string();
+        let file = exec(&siforge, &["--sha256", &"0".repeat(64)], &file).fails_with(255);
+        assert!(file.stderr.contains("--sha256 is for SIFs of oras:// and https://"), "{file}");
         // Not among the blobs, which go while containers of other nodes run from them.
         let sif = digest(&siforge.out().join("small.sif"));
         assert!(!cached(&siforge, "blobs/").iter().any(|path| digest(path) == sif));
