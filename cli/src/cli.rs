@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod inspect;
+mod key;
 mod registry;
 mod sif;
 mod sign;
@@ -10,9 +11,13 @@ mod sign;
 pub(crate) use build::{Build, Sections};
 pub(crate) use cache::{CacheCommand, CacheGc, Clean, Kind, ListCache};
 pub(crate) use inspect::{Inspect, RunHelp};
+pub(crate) use key::{
+    KeyCommand, KeyExport, KeyImport, KeyList, KeyNewPair, KeyPull, KeyPush, KeyRemove, KeySearch, KeyServerOptions,
+    Ring,
+};
 pub(crate) use registry::{List, Login, Logout, RegistryCommand};
 pub(crate) use sif::{SifAdd, SifCommand, SifObject};
-pub(crate) use sign::{PassphraseOptions, Selection, Sign, Verify};
+pub(crate) use sign::{KeyringOptions, PassphraseOptions, Selection, Sign, Verify};
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -72,8 +77,11 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Say nothing but errors (alias of --quiet)
-    #[arg(short, long, global = true)]
+    #[arg(long, global = true)]
     pub(crate) silent: bool,
+    /// Say nothing but errors (before the command's name alone: behind it, -s may have another meaning)
+    #[arg(short = 's', id = "s")]
+    pub(crate) short_silent: bool,
     /// Say which way an image is opened, and why
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -81,7 +89,7 @@ pub(crate) struct Global {
 
 impl Global {
     pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet || self.silent
+        self.quiet || self.silent || self.short_silent
     }
 }
 
@@ -109,6 +117,9 @@ pub(crate) enum Command {
     Sign(Sign),
     /// Verify the signatures of a SIF file
     Verify(Verify),
+    /// Manage the PGP keys that sign and verify images
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Log in to registries and out of them
     #[command(subcommand)]
     Registry(RegistryCommand),

@@ -74,7 +74,7 @@ pub(crate) enum Error {
     NoKeysDir,
     #[error("open {path} to sign it: {source}", path = path.display())]
     Open { path: PathBuf, source: io::Error },
-    #[error("the keyring {path} has no key that signs: make one by apptainer key newpair", path = path.display())]
+    #[error("the keyring {path} has no key that signs: make one by siforge key newpair", path = path.display())]
     NoSecretKey { path: PathBuf },
     #[error("the keyring {path} has {count} keys that sign, none has the number {index}", path = path.display())]
     KeyIndex { path: PathBuf, index: usize, count: usize },
@@ -82,6 +82,26 @@ pub(crate) enum Error {
     ManySecretKeys { path: PathBuf, keys: String },
     #[error("ask for a passphrase: {source}; without a terminal, give it by --passphrase-fd or --passphrase-file")]
     AskPassphrase { source: io::Error },
+    #[error("ask for the key's user: {source}; without a terminal, give --name or --email")]
+    AskLine { source: io::Error },
+    #[error(transparent)]
+    Key { source: siforge_sign::image::pgp::manage::Error },
+    #[error("write {path}: {source}", path = path.display())]
+    WriteKey { path: PathBuf, source: io::Error },
+    #[error("{path} has no PGP key", path = path.display())]
+    NoKeys { path: PathBuf },
+    #[error("{path}: {count} of its keys cannot be read: it is not written again without them", path = path.display())]
+    UnreadableKeys { path: PathBuf, count: usize },
+    #[error("the keyring {path} has no key {wish}: siforge key list shows those there are", path = path.display(), wish = wish.to_uppercase())]
+    NoSuchKey { path: PathBuf, wish: String },
+    #[error("the keyring {path} has several keys, choose one by the end of its fingerprint: {keys}", path = path.display())]
+    ManyKeys { path: PathBuf, keys: String },
+    #[error("{value:?} is no fingerprint: write its hex digits, at least the last 8")]
+    Fingerprint { value: String },
+    #[error("the key server {server} has no key for {text:?}")]
+    NothingFound { server: String, text: String },
+    #[error("the key server {server}: {source}")]
+    ServerKeys { server: String, source: siforge_sign::image::pgp::InvalidKeyring },
     #[error("the passphrase in {path} is not UTF-8", path = path.display())]
     PassphraseText { path: PathBuf },
     #[error(transparent)]

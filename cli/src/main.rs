@@ -9,6 +9,8 @@ mod error;
 mod files;
 mod fuse;
 mod inspect;
+mod key;
+mod keyring;
 mod launch;
 mod mksquashfs;
 mod partition;
@@ -75,6 +77,7 @@ fn run(cli: &Cli) -> Result<i32, error::Error> {
         Command::RunHelp(options) => inspect::run_help(global, &config, options)?,
         Command::Sign(options) => sign::sign(global, &config, options)?,
         Command::Verify(options) => return verify::verify(global, &config, options),
+        Command::Key(command) => key::run(global, &config, command)?,
         Command::Cache(command) => cache::run(&config, command)?,
         Command::Registry(command) => registry::run(global, &config, command)?,
         Command::Sif(command) => siftool::run(&config, command)?,

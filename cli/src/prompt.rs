@@ -34,6 +34,13 @@ pub(crate) fn passphrase(question: &str) -> Result<Secret, Error> {
     ask(&mut terminal, question, false)
 }
 
+/// Asks for what may be shown.
+pub(crate) fn line(question: &str) -> Result<String, Error> {
+    let failed = |source| Error::AskLine { source };
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
+    Ok(ask(&mut terminal, question, true)?.expose().trim().to_owned())
+}
+
 fn ask(terminal: &mut File, question: &str, echo: bool) -> Result<Secret, Error> {
     let failed = |source| Error::Prompt { source };
     let _quiet = Quiet::new(terminal).map_err(failed)?;

@@ -10,9 +10,7 @@ use siforge_oci::{
     read_file, with_login, without_login,
 };
 use siforge_reference::ImageRef;
-use std::fs::{DirBuilder, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A CA bundle is some 200 kB; more is a mistake.
@@ -194,7 +192,8 @@ fn login(global: &Global, config: &Config, options: &Login) -> Result<(), Error>
         Ok(client.verify().await?)
     })?;
     let text = with_login(before.as_deref(), &name, &credentials).map_err(edit)?;
-    write(&path, &text).map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
+    crate::files::replace(&path, text.expose().as_bytes(), 0o600)
+        .map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
     if !global.is_quiet() {
         if !wanted {
             eprintln!("warning: {} takes anybody, so nobody has looked at the password", image.registry);
@@ -241,7 +240,8 @@ fn logout(global: &Global, config: &Config, options: &Logout) -> Result<(), Erro
     if !found {
         return Err(missing());
     }
-    write(&path, &text).map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
+    crate::files::replace(&path, text.expose().as_bytes(), 0o600)
+        .map_err(|source| Error::WriteLogins { path: path.clone(), source })?;
     if !global.is_quiet() {
         eprintln!("info: {} has no credentials for {name} any more", path.display());
     }
@@ -307,22 +307,6 @@ fn login_file(config: &Config, authfile: Option<&Path>) -> Result<PathBuf, Error
     authfile.map(Path::to_owned).or_else(|| config.registries.logins.clone()).ok_or(Error::NoLoginFile)
 }
 
-/// Replaces the file as a whole: nobody sees half of it, and nobody but its owner may read it.
-fn write(path: &Path, text: &Secret) -> io::Result<()> {
-    // The file that a link of somebody's dotfiles points at.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".siforge-login-")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(folder)?;
-    file.write_all(text.expose().as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,20 +325,5 @@ mod tests {
         for wrong in ["", "quay", "docker://", "quay.io/a:tag", "quay.io/a@sha256:1", "quay.io/A", "a b.c", "-x"] {
             check(wrong, None);
         }
-    }
-
-    #[test]
-    fn a_login_is_written_for_its_owner_alone() {
-        let dir = tempfile::tempdir().expect("folder");
-        let path = dir.path().join("new/auth.json");
-        let link = dir.path().join("link.json");
-        std::os::unix::fs::symlink(&path, &link).expect("link");
-        for (at, text) in [(&path, "one"), (&link, "two")] {
-            write(at, &Secret::new(text)).expect("write");
-            assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
-            assert_eq!(path.metadata().expect("stat").permissions().mode() & 0o777, 0o600);
-        }
-        assert!(link.is_symlink());
-        assert_eq!(std::fs::read_dir(dir.path().join("new")).expect("list").count(), 1);
     }
 }

@@ -4,23 +4,22 @@ use crate::cli::{Global, PassphraseOptions, Selection, Sign};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::read_limited;
+use crate::keyring::{Keyrings, Kind};
 use crate::prompt;
 use siforge_sif::edit::Editor;
-use siforge_sign::image::pgp::{self, Passphrase, SecretKey, SecretKeys};
+use siforge_sign::image::pgp::{Passphrase, SecretKey, SecretKeys};
 use siforge_sign::image::{self, Selected};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Longer than any passphrase.
 const MAX_PASSPHRASE: u64 = 4096;
-/// Of the keyring's directory, as Apptainer names it.
-const SECRET: &str = "pgp-secret";
 
 pub(crate) fn sign(global: &Global, config: &Config, options: &Sign) -> Result<(), Error> {
     // --all is the default.
     let Sign { selection, all: _, keyidx, keyring, passphrase, image: path } = options;
-    let file = config.keysdir(keyring.keysdir.as_deref())?.join(SECRET);
-    let keys = secret_keys(&file)?;
+    let rings = Keyrings::local(config, keyring)?;
+    let (file, keys) = (rings.path(Kind::Secret), rings.secret()?);
     let key = choose(&keys, *keyidx, &file)?;
     let failed = |source| Error::Signature { path: path.clone(), source };
     let sif = File::options().read(true).write(true).open(path);
@@ -54,14 +53,6 @@ pub(crate) fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
-fn secret_keys(file: &Path) -> Result<SecretKeys, Error> {
-    match read_limited(file, pgp::MAX_KEYRING) {
-        Ok(bytes) => SecretKeys::parse(&bytes).map_err(|source| Error::Keys { path: file.to_owned(), source }),
-        Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(SecretKeys::default()),
-        Err(error) => Err(error),
-    }
-}
-
 fn choose<'a>(keys: &'a SecretKeys, index: Option<usize>, file: &Path) -> Result<&'a SecretKey, Error> {
     let keys = keys.keys();
     let path = || PathBuf::from(file);
@@ -86,19 +77,24 @@ fn described(key: &SecretKey) -> String {
 }
 
 fn read_passphrase(options: &PassphraseOptions, key: &SecretKey) -> Result<Passphrase, Error> {
+    if let Some(passphrase) = given_passphrase(options)? {
+        return Ok(passphrase);
+    }
+    let secret = prompt::passphrase(&format!("Passphrase of the key {}: ", described(key)))?;
+    Ok(Passphrase::new(secret.expose().to_owned()))
+}
+
+/// The passphrase that the options point at; the line's end is no part of it.
+pub(crate) fn given_passphrase(options: &PassphraseOptions) -> Result<Option<Passphrase>, Error> {
     let file = match (options.passphrase_fd, &options.passphrase_file) {
         (Some(fd), _) => PathBuf::from(format!("/dev/fd/{fd}")),
         (None, Some(file)) => file.clone(),
-        (None, None) => {
-            let secret = prompt::passphrase(&format!("Passphrase of the key {}: ", described(key)))?;
-            return Ok(Passphrase::new(secret.expose().to_owned()));
-        }
+        (None, None) => return Ok(None),
     };
     let text = String::from_utf8(read_limited(&file, MAX_PASSPHRASE)?);
     let mut text = text.map_err(|_| Error::PassphraseText { path: file })?;
-    // The line's end is no part of it.
     while text.ends_with(['\n', '\r']) {
         text.pop();
     }
-    Ok(Passphrase::new(text))
+    Ok(Some(Passphrase::new(text)))
 }

@@ -6,18 +6,16 @@ use crate::cli::{Global, Verify};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::read_limited;
+use crate::keyring;
 use crate::sign::{now, selected};
 use serde_json::{Value, json};
 use siforge_sif::{Descriptor, Sif, format::GROUP_MASK};
 use siforge_sign::cosign::{Key, MAX_KEY_FILE};
-use siforge_sign::image::pgp::{self, PublicKeys, Signer};
+use siforge_sign::image::pgp::{PublicKeys, Signer};
 use siforge_sign::image::{self, Checked, Flaw, Keys, Kind, Legacy, Report};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
-
-/// Of the keyring's directory, as Apptainer names it.
-const PUBLIC: &str = "pgp-public";
 
 /// Public keys by where they are.
 struct Keyrings {
@@ -26,13 +24,13 @@ struct Keyrings {
 }
 
 pub(crate) fn verify(global: &Global, config: &Config, options: &Verify) -> Result<i32, Error> {
-    // No key server is asked with or without --local.
-    let Verify { selection, all, key, local: _, legacy_insecure, keyring, json, image: path } = options;
+    // --local is the default.
+    let Verify { selection, all, key, local: _, url, legacy_insecure, keyring, json, image: path } = options;
     let rings = Keyrings {
-        local: public_keys(&config.keysdir(keyring.keysdir.as_deref())?.join(PUBLIC))?,
-        global: public_keys(&config.global_keyring)?,
+        local: keyring::Keyrings::local(config, keyring)?.public()?,
+        global: keyring::Keyrings::global(config).public()?,
     };
-    let keys = match key {
+    let mut keys = match key {
         Some(file) => Keys { pgp: PublicKeys::default(), pem: vec![pem_key(file)?] },
         None => {
             let mut pgp = rings.local.clone();
@@ -47,8 +45,18 @@ pub(crate) fn verify(global: &Global, config: &Config, options: &Verify) -> Resu
         (true, false) => Legacy::Yes,
         (true, true) => Legacy::All,
     };
-    let report = image::verify(&sif, &selected(selection), legacy, &keys, now())
-        .map_err(|source| Error::Signature { path: path.clone(), source })?;
+    let verified = |keys: &Keys| {
+        let report = image::verify(&sif, &selected(selection), legacy, keys, now());
+        report.map_err(|source| Error::Signature { path: path.clone(), source })
+    };
+    let mut report = verified(&keys)?;
+    if let Some(url) = url {
+        let remote = remote_keys(config, url, &report)?;
+        if !remote.is_empty() {
+            keys.pgp.extend(remote);
+            report = verified(&keys)?;
+        }
+    }
     match json {
         true => println!("{:#}", as_json(&sif, &rings, &report)),
         false => print!("{}", text(&sif, &rings, &report)),
@@ -84,13 +92,23 @@ fn told(checked: &Checked, flaw: &Flaw) -> String {
     }
 }
 
-/// A keyring that is not there has no keys.
-fn public_keys(file: &Path) -> Result<PublicKeys, Error> {
-    match read_limited(file, pgp::MAX_KEYRING) {
-        Ok(bytes) => PublicKeys::parse(&bytes).map_err(|source| Error::Keys { path: file.to_owned(), source }),
-        Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(PublicKeys::default()),
-        Err(error) => Err(error),
+/// The keys that the report misses, of those that the server has.
+fn remote_keys(config: &Config, url: &str, report: &Report) -> Result<PublicKeys, Error> {
+    let server = crate::key::server(config, url, None)?;
+    let mut found = PublicKeys::default();
+    for checked in &report.checked {
+        // A key in PEM has no fingerprint to be looked for.
+        let unknown = match &checked.flaw {
+            Some(Flaw::UnknownKey { key }) => {
+                Some(key).filter(|key| key.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            }
+            _ => None,
+        };
+        if let Some(key) = unknown {
+            found.extend(crate::pull::block_on(async { crate::key::fetch(&server, key).await })?);
+        }
     }
+    Ok(found)
 }
 
 fn pem_key(file: &Path) -> Result<Key, Error> {
@@ -106,7 +124,8 @@ fn place(rings: &Keyrings, signer: &Signer) -> &'static str {
     match signer {
         signer if rings.global.has(&signer.fingerprint) => "[GLOBAL]",
         signer if rings.local.has(&signer.fingerprint) => "[LOCAL]",
-        _ => "[KEY]",
+        signer if signer.fingerprint.contains(':') => "[KEY]",
+        _ => "[REMOTE]",
     }
 }
 
@@ -172,7 +191,7 @@ fn as_json(sif: &Sif, rings: &Keyrings, report: &Report) -> Value {
 }
 
 /// RFC 3339 of Unix seconds (days to dates: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn utc(seconds: i64) -> String {
+pub(crate) fn utc(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

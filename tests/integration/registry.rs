@@ -9,7 +9,7 @@ mod login;
 mod mirrors;
 mod proxy;
 mod signed;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::json;
 use siforge_oci::{Client, Credentials, Download, Error, Kind, Platform, Resolved, Tls};

@@ -1,5 +1,7 @@
 //! Signatures in SIF files: the reference verifies what we sign, we verify what it signs, and both refuse the same damage.
 
+mod keys;
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

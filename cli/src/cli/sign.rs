@@ -18,7 +18,7 @@ pub(crate) struct Selection {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct KeyringOptions {
     /// Directory of the local keyring; default: APPTAINER_KEYSDIR, else ~/.apptainer/keys
-    #[arg(long, value_name = "DIR")]
+    #[arg(short = 'd', long, value_name = "DIR")]
     pub(crate) keysdir: Option<PathBuf>,
 }
 
@@ -62,9 +62,12 @@ pub(crate) struct Verify {
     /// Verify signatures by the private key of this public key (PEM)
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// Use the keyrings of this machine alone (always so: key servers are not asked)
-    #[arg(short, long)]
+    /// Use the keyrings of this machine alone (the default)
+    #[arg(short, long, conflicts_with = "url")]
     pub(crate) local: bool,
+    /// Ask this key server (https://, http://, hkps:// or hkp://) for keys that are in none of the keyrings
+    #[arg(short, long, value_name = "URL", conflicts_with = "key")]
+    pub(crate) url: Option<String>,
     /// Verify signatures of the first versions, which are not about the file's metadata
     #[arg(long)]
     pub(crate) legacy_insecure: bool,

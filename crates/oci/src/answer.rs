@@ -98,6 +98,8 @@ fn not_found(operation: Operation, detail: String) -> Error {
         | Operation::Token { .. }
         | Operation::Login { .. }
         | Operation::Push { .. }
+        | Operation::Key { .. }
+        | Operation::GiveKey { .. }
         | Operation::Download { .. } => {
             return Error::Status { operation, status: 404, detail };
         }

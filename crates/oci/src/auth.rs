@@ -311,7 +311,7 @@ impl Auth {
 }
 
 /// `application/x-www-form-urlencoded`, as a query is.
-fn form<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Secret {
+pub(crate) fn form<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Secret {
     let mut url = Url::parse("http://form/").ok();
     let query = url.as_mut().and_then(|url| {
         url.query_pairs_mut().extend_pairs(pairs);

@@ -31,6 +31,7 @@ mod client;
 pub mod daemon;
 mod download;
 mod error;
+pub mod hkp;
 pub mod http_sif;
 mod keyring;
 pub mod local;

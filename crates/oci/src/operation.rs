@@ -26,6 +26,10 @@ pub enum Operation {
     Push { what: String, name: String },
     /// `downloading https://HOST/PATH`
     Download { url: String },
+    /// `reading the key … from the key server URL`
+    Key { what: String, server: String },
+    /// `giving a key to the key server URL`
+    GiveKey { server: String },
     /// `reading foreign layer sha256:… of HOST/REPO from URL`
     Foreign { blob: String, url: String },
 }
@@ -46,6 +50,8 @@ impl fmt::Display for Operation {
         match self {
             Self::Push { what, name } => write!(f, "pushing {what} to {name}"),
             Self::Download { url } => write!(f, "downloading {url}"),
+            Self::Key { what, server } => write!(f, "reading the {what} from the key server {server}"),
+            Self::GiveKey { server } => write!(f, "giving a key to the key server {server}"),
             Self::Ping { registry, url } => {
                 write!(f, "pinging container registry {registry}: Get \"{url}\"")
             }

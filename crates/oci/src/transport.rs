@@ -109,7 +109,7 @@ impl Transport {
             .body(form.expose().to_owned());
         let response = self.answer(&get.operation, &get.url, request).await?;
         match response.status().is_redirection() {
-            true => Err(redirect(get, &get.url, "a token server may not redirect")),
+            true => Err(redirect(get, &get.url, "what a form holds is for this place alone")),
             false => Ok(response),
         }
     }

@@ -7,21 +7,23 @@ use std::sync::{Arc, Mutex};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// Names in lower case.
     headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     }
 }
 
 /// An answer; `Content-Length` is added.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The connection stays open behind it, and nothing comes.
     stalled: bool,
     status: u16,
@@ -31,36 +33,36 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { stalled: false, status, length: None, headers: String::new(), body: body.into() }
     }
 
     /// Says that the body has `length` bytes, and breaks off after those that it has.
-    pub(super) fn promising(mut self, length: usize) -> Self {
+    pub(crate) fn promising(mut self, length: usize) -> Self {
         self.length = Some(length);
         self
     }
 
     /// Keeps the connection open when the body ends too early.
-    pub(super) fn stalling(mut self) -> Self {
+    pub(crate) fn stalling(mut self) -> Self {
         self.stalled = true;
         self
     }
 
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers += &format!("{name}: {value}\r\n");
         self
     }
 }
 
 /// An HTTP/1.1 server on 127.0.0.1 with one request a connection; its threads end with the test binary.
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    pub(super) fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -75,26 +77,30 @@ impl Server {
         Self { address, seen }
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// What was asked for so far.
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().expect("lock").clone()
     }
 }
 
 fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
+    let mut reader = BufReader::new(&stream);
+    let mut lines = reader.by_ref().lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let mut headers = Vec::new();
     while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let request = Request { path, headers };
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut request = Request { method, path, headers, body: Vec::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_end(&mut request.body)?;
     let answer = answer(&request);
     log.lock().expect("lock").push(request);
     let head = format!(
@@ -110,7 +116,7 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, log: &Mutex<Vec
 }
 
 /// A TCP proxy on 127.0.0.1 that cuts each connection after it has brought `limit` bytes from the server.
-pub(super) fn cutting_proxy(target: &str, limit: u64) -> String {
+pub(crate) fn cutting_proxy(target: &str, limit: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let target = target.to_owned();

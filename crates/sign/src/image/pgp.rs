@@ -13,6 +13,8 @@
 //! What counts is what the reference lets count (ProtonMail/go-crypto `openpgp/read.go`, `CheckDetachedSignatureAndHash`): a hash
 //! of SHA-2, a key that certifies itself, may sign, is not revoked and has not expired, a signature that has not expired.
 
+pub mod manage;
+
 use super::digest::to_hex;
 use super::{Error, Flaw};
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, Deserializable, SignedPublicKey, SignedSecretKey};
@@ -53,24 +55,27 @@ impl Passphrase {
     }
 }
 
-/// Reads keys from packets or armor; those of other kinds or versions are passed over.
-fn keys<K: Deserializable>(bytes: &[u8]) -> Result<Vec<K>, InvalidKeyring> {
+/// Reads keys from packets or armor; those of other kinds or versions are passed over, and counted.
+fn keys<K: Deserializable>(bytes: &[u8]) -> Result<(Vec<K>, usize), InvalidKeyring> {
     let no_key = |why: &pgp::errors::Error| InvalidKeyring::NoKey { why: why.to_string() };
     let start = bytes.trim_ascii_start();
     let found = match start.starts_with(ARMOR) {
         true => K::from_armor_many_buf(start).map(|(found, _)| found),
         false => K::from_bytes_many(bytes),
     };
-    let (mut keys, mut wrong) = (Vec::new(), None);
+    let (mut keys, mut wrong, mut unreadable) = (Vec::new(), None, 0);
     for key in found.map_err(|error| no_key(&error))?.take(MAX_KEYS) {
         match key {
             Ok(key) => keys.push(key),
-            Err(error) => wrong = wrong.or(Some(error)),
+            Err(error) => {
+                unreadable += 1;
+                wrong = wrong.or(Some(error));
+            }
         }
     }
     match wrong {
         Some(error) if keys.is_empty() => Err(no_key(&error)),
-        _ => Ok(keys),
+        _ => Ok((keys, unreadable)),
     }
 }
 
@@ -105,7 +110,7 @@ impl PublicKeys {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        keys(bytes).map(Self)
+        keys(bytes).map(|(keys, _)| Self(keys))
     }
 
     pub fn extend(&mut self, other: Self) {
@@ -272,7 +277,7 @@ impl SecretKeys {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        Ok(Self(keys(bytes)?.into_iter().map(SecretKey).collect()))
+        Ok(Self(keys(bytes)?.0.into_iter().map(SecretKey).collect()))
     }
 
     pub fn keys(&self) -> &[SecretKey] {
