@@ -84,6 +84,10 @@ pub(crate) enum Error {
     AskPassphrase { source: io::Error },
     #[error("ask for the key's user: {source}; without a terminal, give --name or --email")]
     AskLine { source: io::Error },
+    #[error("{path}: {source}", path = path.display())]
+    SecretPem { path: PathBuf, source: siforge_sign::image::pem::InvalidSecretKey },
+    #[error("{path}: {source}", path = path.display())]
+    Certificate { path: PathBuf, source: Box<siforge_sign::image::certificate::Error> },
     #[error(transparent)]
     Key { source: siforge_sign::image::pgp::manage::Error },
     #[error("write {path}: {source}", path = path.display())]

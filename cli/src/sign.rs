@@ -1,4 +1,4 @@
-//! `siforge sign`: signatures by a PGP key of the local keyring, added to a SIF.
+//! `siforge sign`: signatures by a PGP key of the local keyring or a key in PEM, added to a SIF.
 
 use crate::cli::{Global, PassphraseOptions, Selection, Sign};
 use crate::config::Config;
@@ -7,8 +7,10 @@ use crate::files::read_limited;
 use crate::keyring::{Keyrings, Kind};
 use crate::prompt;
 use siforge_sif::edit::Editor;
+use siforge_sign::cosign::MAX_KEY_FILE;
+use siforge_sign::image::pem::SecretPem;
 use siforge_sign::image::pgp::{Passphrase, SecretKey, SecretKeys};
-use siforge_sign::image::{self, Selected};
+use siforge_sign::image::{self, Selected, SigningKey};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,26 +19,42 @@ const MAX_PASSPHRASE: u64 = 4096;
 
 pub(crate) fn sign(global: &Global, config: &Config, options: &Sign) -> Result<(), Error> {
     // --all is the default.
-    let Sign { selection, all: _, keyidx, keyring, passphrase, image: path } = options;
+    let Sign { selection: _, all: _, key, keyidx, keyring, passphrase, image: path } = options;
+    if let Some(file) = key {
+        let key = SecretPem::from_pem(&read_limited(file, MAX_KEY_FILE)?);
+        let key = key.map_err(|source| Error::SecretPem { path: file.clone(), source })?;
+        let editor = opened(path)?;
+        return add(global, options, editor, SigningKey::Pem(&key), key.public().fingerprint());
+    }
     let rings = Keyrings::local(config, keyring)?;
     let (file, keys) = (rings.path(Kind::Secret), rings.secret()?);
     let key = choose(&keys, *keyidx, &file)?;
-    let failed = |source| Error::Signature { path: path.clone(), source };
-    let sif = File::options().read(true).write(true).open(path);
-    let sif = sif.map_err(|source| Error::Open { path: path.clone(), source })?;
-    let mut editor = Editor::open(sif).map_err(|source| failed(source.into()))?;
+    // Before anybody types a passphrase.
+    let editor = opened(path)?;
     let passphrase = match key.is_locked() {
         true => read_passphrase(passphrase, key)?,
         false => Passphrase::new(String::new()),
     };
-    let made = image::sign(&mut editor, &selected(selection), key, &passphrase, now()).map_err(failed)?;
+    add(global, options, editor, SigningKey::Pgp(key, &passphrase), &described(key))
+}
+
+fn opened(path: &Path) -> Result<Editor, Error> {
+    let sif = File::options().read(true).write(true).open(path);
+    let sif = sif.map_err(|source| Error::Open { path: path.to_owned(), source })?;
+    Editor::open(sif).map_err(|source| Error::Signature { path: path.to_owned(), source: source.into() })
+}
+
+fn add(global: &Global, options: &Sign, mut editor: Editor, key: SigningKey<'_>, by: &str) -> Result<(), Error> {
+    let path = &options.image;
+    let made = image::sign(&mut editor, &selected(&options.selection), key, now());
+    let made = made.map_err(|source| Error::Signature { path: path.clone(), source })?;
     if !global.is_quiet() {
         for made in made {
             let objects: Vec<String> = made.objects.iter().map(u32::to_string).collect();
             let (group, id) = (made.group, made.signature);
             eprintln!("info: signed objects {} of group {group}: signature object {id}", objects.join(", "));
         }
-        eprintln!("info: {} is signed by {}", path.display(), described(key));
+        eprintln!("info: {} is signed by {}", path.display(), by);
     }
     Ok(())
 }

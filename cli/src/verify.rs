@@ -11,11 +11,12 @@ use crate::sign::{now, selected};
 use serde_json::{Value, json};
 use siforge_sif::{Descriptor, Sif, format::GROUP_MASK};
 use siforge_sign::cosign::{Key, MAX_KEY_FILE};
+use siforge_sign::image::certificate::{self, Certificates};
 use siforge_sign::image::pgp::{PublicKeys, Signer};
 use siforge_sign::image::{self, Checked, Flaw, Keys, Kind, Legacy, Report};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Public keys by where they are.
 struct Keyrings {
@@ -25,13 +26,13 @@ struct Keyrings {
 
 pub(crate) fn verify(global: &Global, config: &Config, options: &Verify) -> Result<i32, Error> {
     // --local is the default.
-    let Verify { selection, all, key, local: _, url, legacy_insecure, keyring, json, image: path } = options;
+    let Verify { selection, all, local: _, url, legacy_insecure, keyring, json, image: path, .. } = options;
     let rings = Keyrings {
         local: keyring::Keyrings::local(config, keyring)?.public()?,
         global: keyring::Keyrings::global(config).public()?,
     };
-    let mut keys = match key {
-        Some(file) => Keys { pgp: PublicKeys::default(), pem: vec![pem_key(file)?] },
+    let mut keys = match named_key(options)? {
+        Some(key) => Keys { pgp: PublicKeys::default(), pem: vec![key] },
         None => {
             let mut pgp = rings.local.clone();
             pgp.extend(rings.global.clone());
@@ -90,6 +91,31 @@ fn told(checked: &Checked, flaw: &Flaw) -> String {
         Some(id) => format!("signature object {id}: {flaw}"),
         None => flaw.to_string(),
     }
+}
+
+/// The key in PEM that alone counts, if the options name one.
+fn named_key(options: &Verify) -> Result<Option<Key>, Error> {
+    if options.ocsp_verify {
+        return Err(Error::Refused {
+            option: "--ocsp-verify",
+            instead: "siforge asks nobody whether a certificate was revoked; give certificates a short life, or verify with apptainer",
+        });
+    }
+    let Some(file) = &options.certificate else {
+        return options.key.as_deref().map(pem_key).transpose();
+    };
+    let read = |file: &PathBuf| {
+        let certificates = Certificates::from_pem(&read_limited(file, certificate::MAX_FILE)?);
+        certificates.map_err(|source| Error::Certificate { path: file.clone(), source: Box::new(source) })
+    };
+    let between = options.certificate_intermediates.as_ref().map(read).transpose()?;
+    let roots = options.certificate_roots.as_ref().map(read).transpose()?;
+    let verified = match &roots {
+        Some(roots) => certificate::verified_key(&read(file)?, between.as_ref(), roots, now()),
+        // The command line wants them.
+        None => Err(certificate::Error::NoCertificate),
+    };
+    verified.map(Some).map_err(|source| Error::Certificate { path: file.clone(), source: Box::new(source) })
 }
 
 /// The keys that the report misses, of those that the server has.

@@ -1,6 +1,7 @@
 //! Signatures in SIF files: the reference verifies what we sign, we verify what it signs, and both refuse the same damage.
 
 mod keys;
+mod pem;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use siforge_sif::{DataType, Descriptor, Sif};
 use siforge_tests::apptainer::Apptainer;
-use siforge_tests::run::sh;
 use siforge_tests::{Finished, Registry, Siforge, images};
 
 const PASSPHRASE: &str = "correct horse";
@@ -181,34 +181,4 @@ fn damage_has_an_exit_code_of_its_own() {
     fs::remove_dir_all(signing.path("keys")).unwrap();
     let unknown = signing.ours("verify", &[], &good).fails_with(5);
     assert!(unknown.stderr.contains("in none of the keyrings"), "{unknown}");
-}
-
-#[test]
-fn signatures_by_keys_in_pem_are_verified() {
-    let signing = Signing::new();
-    let makers: [(&str, &[&str]); 2] = [
-        ("ec", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]),
-        ("rsa", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
-    ];
-    for (name, options) in makers {
-        let (private, public) = (signing.path(&format!("{name}.pem")), signing.path(&format!("{name}.pub")));
-        let (private, public) = (private.display().to_string(), public.display().to_string());
-        sh("openssl", &[&["genpkey", "-out", &private], options].concat());
-        sh("openssl", &["pkey", "-pubout", "-in", &private, "-out", &public]);
-        let sif = signing.copy("plain.sif", &format!("{name}.sif"));
-        let there = |file: &str| signing.apptainer.there(&format!("{name}.{file}"));
-        signing.theirs(&["apptainer", "sign", "--key", &there("pem"), &there("sif")]).ok();
-        let verified = signing.ours("verify", &["--key", &public], &sif).ok();
-        assert!(verified.stdout.contains("Fingerprint: SHA256:"), "{verified}");
-        // Without the key nothing is known, with the other's it does not count, and a changed object is found.
-        signing.ours("verify", &[], &sif).fails_with(5);
-        let other = signing.path("other.pub");
-        if other.exists() {
-            signing.ours("verify", &["--key", &other.display().to_string()], &sif).fails_with(4);
-        }
-        fs::copy(&public, &other).unwrap();
-        let partition = object(&sif, Descriptor::is_primary_partition);
-        change(&sif, partition.offset + 200, b"tampered");
-        signing.ours("verify", &["--key", &public], &sif).fails_with(6);
-    }
 }

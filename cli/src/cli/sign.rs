@@ -40,6 +40,9 @@ pub(crate) struct Sign {
     /// Sign every object group (the default)
     #[arg(short, long, conflicts_with_all = ["group_id", "sif_id"])]
     pub(crate) all: bool,
+    /// Sign by this private key (PEM) instead of a PGP key
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keyidx", "keysdir", "passphrase_fd", "passphrase_file"])]
+    pub(crate) key: Option<PathBuf>,
     /// Number of the secret key in the keyring, from 0 on; needed if there are several
     #[arg(short, long, value_name = "N")]
     pub(crate) keyidx: Option<usize>,
@@ -60,13 +63,25 @@ pub(crate) struct Verify {
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Verify signatures by the private key of this public key (PEM)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate")]
     pub(crate) key: Option<PathBuf>,
+    /// Verify signatures by the private key of this X.509 certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate_roots")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Certificates between the certificate and a root (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(crate) certificate_intermediates: Option<PathBuf>,
+    /// Certificates to trust (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub(crate) certificate_roots: Option<PathBuf>,
+    /// Refused: certificates are not asked for by OCSP
+    #[arg(long, hide = true)]
+    pub(crate) ocsp_verify: bool,
     /// Use the keyrings of this machine alone (the default)
     #[arg(short, long, conflicts_with = "url")]
     pub(crate) local: bool,
     /// Ask this key server (https://, http://, hkps:// or hkp://) for keys that are in none of the keyrings
-    #[arg(short, long, value_name = "URL", conflicts_with = "key")]
+    #[arg(short, long, value_name = "URL", conflicts_with_all = ["key", "certificate"])]
     pub(crate) url: Option<String>,
     /// Verify signatures of the first versions, which are not about the file's metadata
     #[arg(long)]

@@ -94,7 +94,7 @@ impl Key {
     }
 
     /// Reads a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
-    fn from_spki(der: &[u8]) -> Result<Self, InvalidKey> {
+    pub(crate) fn from_spki(der: &[u8]) -> Result<Self, InvalidKey> {
         let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| InvalidKey::Der)?;
         let bytes = spki.subject_public_key.as_bytes().ok_or(InvalidKey::Der)?.to_vec();
         let curve = || spki.algorithm.parameters.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());

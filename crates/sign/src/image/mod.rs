@@ -9,17 +9,19 @@
 //! ```
 //! sylabs/sif `pkg/integrity/{sign,verify,select,clearsign}.go`. Times are arguments, keys come as values.
 
+pub mod certificate;
 mod digest;
 mod dsse;
 mod metadata;
 mod objects;
+pub mod pem;
 pub mod pgp;
 mod sign;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-pub use sign::{Made, sign};
+pub use sign::{Made, SigningKey, sign};
 pub use verify::{Checked, Keys, Legacy, Report, verify};
 
 /// Longest signature that is read: one about 4096 objects has 1 MB.

@@ -1,7 +1,9 @@
 //! Signatures added to a SIF.
 
+use super::dsse::Envelope;
 use super::metadata::{Memo, Metadata};
 use super::objects::{Object, Objects};
+use super::pem::SecretPem;
 use super::pgp::{Passphrase, SecretKey};
 use super::{Error, Selected};
 use siforge_sif::DataType;
@@ -10,6 +12,32 @@ use std::collections::BTreeMap;
 
 /// The descriptor's code of SHA-256.
 const SHA256: i32 = 1;
+/// Bytes of a fingerprint in the descriptor.
+const FINGERPRINT: usize = 20;
+
+/// What signs.
+#[derive(Clone, Copy)]
+pub enum SigningKey<'a> {
+    Pgp(&'a SecretKey, &'a Passphrase),
+    Pem(&'a SecretPem),
+}
+
+impl SigningKey<'_> {
+    fn sign(self, text: &str, now: i64) -> Result<String, Error> {
+        match self {
+            Self::Pgp(key, passphrase) => key.sign(text, passphrase, now),
+            Self::Pem(key) => Envelope::sign(text, key),
+        }
+    }
+
+    /// What the descriptor says of the key: its fingerprint, zeros for a key in PEM.
+    fn fingerprint(self) -> Vec<u8> {
+        match self {
+            Self::Pgp(key, _) => key.fingerprint(),
+            Self::Pem(_) => vec![0; FINGERPRINT],
+        }
+    }
+}
 
 /// A signature that was added.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,20 +50,14 @@ pub struct Made {
 
 /// Signs what is selected, nothing selected: every group; one signature for a group, one for the selected objects of a group.
 /// All are made before the first is added. `now`: Unix seconds.
-pub fn sign(
-    editor: &mut Editor,
-    selected: &[Selected],
-    key: &SecretKey,
-    passphrase: &Passphrase,
-    now: i64,
-) -> Result<Vec<Made>, Error> {
+pub fn sign(editor: &mut Editor, selected: &[Selected], key: SigningKey<'_>, now: i64) -> Result<Vec<Made>, Error> {
     let mut ready = Vec::new();
     {
         let objects = Objects::of(editor.sif())?;
         let mut memo = Memo::default();
         for (group, signed) in parts(&objects, selected)? {
             let text = Metadata::of(&objects, &signed, objects.smallest(group)?, &mut memo)?.text()?;
-            let message = key.sign(&text, passphrase, now)?;
+            let message = key.sign(&text, now)?;
             ready.push((group, signed.iter().map(|object| object.id()).collect(), message));
         }
     }
