@@ -12,9 +12,9 @@ use crate::{launch, pull, root, source};
 use siforge_build::definition::{self, Bootstrap, Job, Lower};
 use siforge_build::{Destination, Limits, Source, source_tree};
 use siforge_definition::{Arguments, Definition, Keyword, MAX_BYTES};
-use siforge_launch::Bind;
+use siforge_launch::{Bind, Subordinate, UserNamespace};
 use siforge_reference::Reference;
-use siforge_sif::Sif;
+use siforge_sif::{Partition, Sif};
 use siforge_store::Blobs;
 use std::ffi::OsString;
 use std::fs::File;
@@ -53,9 +53,6 @@ pub(crate) fn build(global: &Global, config: &Config, options: &Build, path: &Pa
     if !options.format.force && options.output.symlink_metadata().is_ok() {
         return Err(siforge_build::Error::Exists { path: options.output.clone() }.into());
     }
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::DefinitionNeedsRoot);
-    }
     let registry = &options.registry;
     let platform = source::platform(registry)?;
     let prepared = Prepared {
@@ -68,13 +65,15 @@ pub(crate) fn build(global: &Global, config: &Config, options: &Build, path: &Pa
         architecture: platform.architecture.clone(),
         definition,
     };
+    // By processes of their own, which are the user himself.
     let bases = prepared.bases()?;
+    let namespace = if nix::unistd::geteuid().is_root() { None } else { Some(become_root(global)?) };
     let tmpdir = source::tmpdir(config, registry);
     let work = tempfile::Builder::new()
         .prefix("siforge-build-")
         .tempdir_in(tmpdir)
         .map_err(|source| Error::Temporary { path: tmpdir.to_owned(), source })?;
-    let code = siforge_launch::in_workshop(|| match prepared.work(bases, work.path(), &recipe) {
+    let code = siforge_launch::in_workshop(|| match prepared.work(bases, work.path(), namespace.as_ref(), &recipe) {
         Ok(()) => 0,
         Err(error) => {
             crate::report(&error);
@@ -84,6 +83,19 @@ pub(crate) fn build(global: &Global, config: &Config, options: &Build, path: &Pa
     let path = work.path().to_owned();
     work.close().map_err(|source| Error::Temporary { path, source })?;
     Ok(code)
+}
+
+/// An ordinary user builds in a user namespace in which he is root.
+fn become_root(global: &Global) -> Result<UserNamespace, Error> {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    let subordinate = Subordinate::find(uid.as_raw(), user.as_ref().map(|user| &*user.name));
+    let namespace = UserNamespace::create_as_root(subordinate.as_ref().ok())?;
+    if !namespace.has_other_ids() {
+        let why = subordinate.err().unwrap_or_else(|| "newuidmap or newgidmap failed".into());
+        warn(global, &format!("all files will belong to root, as no other ids can be had: {why}"));
+    }
+    Ok(namespace)
 }
 
 /// The definition file, and its name for messages.
@@ -179,8 +191,14 @@ impl Prepared<'_> {
     }
 
     /// In the worker: all stages, then the image.
-    fn work(&self, bases: Vec<Base>, work: &Path, recipe: &siforge_build::Recipe) -> Result<(), Error> {
-        let (last, lowers) = self.lowers(bases)?;
+    fn work(
+        &self,
+        bases: Vec<Base>,
+        work: &Path,
+        namespace: Option<&UserNamespace>,
+        recipe: &siforge_build::Recipe,
+    ) -> Result<(), Error> {
+        let (last, lowers) = self.lowers(bases, namespace)?;
         let directory = std::env::current_dir().map_err(|source| Error::Read { path: ".".into(), source })?;
         let quiet = self.global.is_quiet();
         let say = |what: &str| {
@@ -200,6 +218,7 @@ impl Prepared<'_> {
             variables: &self.variables,
             sections: &self.options.definition.section,
             no_test: self.options.definition.notest,
+            root_alone: namespace.is_some_and(|namespace| !namespace.has_other_ids()),
             force: self.options.format.force,
             say: &say,
             warn: &|what| warn(self.global, what),
@@ -209,25 +228,49 @@ impl Prepared<'_> {
     }
 
     /// Mounts the bases; and the last of them once more, as the source of its layers.
-    fn lowers(&self, bases: Vec<Base>) -> Result<(Option<Base>, Vec<Lower>), Error> {
+    fn lowers(&self, bases: Vec<Base>, namespace: Option<&UserNamespace>) -> Result<(Option<Base>, Vec<Lower>), Error> {
         let mut lowers = Vec::new();
         let mut last = None;
         for base in bases {
             let lower = match &base {
                 Base::Nothing(tools) => Lower::Nothing(tools.clone()),
-                Base::Directory(path) => Lower::Directory(path.clone()),
+                Base::Directory(path) => Lower::Directory { path: path.clone(), foreign: true },
                 Base::Sif { path, file, reference } => {
                     let failed = |source| Error::Sif { path: path.clone(), source };
                     let copy = file.try_clone().map_err(|source| Error::Read { path: path.clone(), source })?;
                     let partition = Sif::open(copy).and_then(|sif| sif.primary_partition()).map_err(failed)?;
-                    let mount = siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?;
-                    Lower::Mount { mount, foreign: reference.is_none() }
+                    self.lower(namespace, path, file, &partition, reference.is_none())?
                 }
             };
             lowers.push(lower);
             last = Some(base);
         }
         Ok((last, lowers))
+    }
+
+    /// Root mounts the image, anybody else serves it over FUSE, or unpacks it where he may not.
+    fn lower(
+        &self,
+        namespace: Option<&UserNamespace>,
+        path: &Path,
+        file: &File,
+        partition: &Partition,
+        foreign: bool,
+    ) -> Result<Lower, Error> {
+        let Some(namespace) = namespace else {
+            let mount = siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?;
+            return Ok(Lower::Mount { mount, foreign });
+        };
+        match crate::fuse::mount_for_root(namespace, path, file, partition) {
+            Ok(mount) => Ok(Lower::Mount { mount, foreign }),
+            Err(reason) => {
+                root::note(self.global, format_args!("{}: not over FUSE: {reason}", path.display()));
+                let copy = file.try_clone().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+                let note = |reason: std::fmt::Arguments<'_>| root::note(self.global, reason);
+                let path = crate::unpacked::open(&self.config.cache, path, copy, partition, note)?;
+                Ok(Lower::Directory { path, foreign })
+            }
+        }
     }
 
     fn write(&self, made: &definition::Made, base: Option<Base>, recipe: &siforge_build::Recipe) -> Result<(), Error> {

@@ -120,8 +120,6 @@ pub(crate) enum Error {
     BuildArgument { problem: String },
     #[error("{file} does not mention the build arguments {names}: --warn-unused-build-args goes on")]
     UnusedBuildArguments { file: String, names: String },
-    #[error("a definition file is built by root alone so far: sudo siforge build")]
-    DefinitionNeedsRoot,
     #[error(
         "{file}:{line}: Fingerprints: siforge does not check a base's signatures yet: check it with apptainer verify and leave the line out"
     )]

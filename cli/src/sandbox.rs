@@ -42,11 +42,16 @@ pub(crate) fn build(
     let from = Build { output: beside.path.join("sif"), ..options.clone() };
     let (path, file) = match reference {
         Reference::Path(path) if definition => {
-            let code = definition::build(global, config, &from, path)?;
+            // Namespaces of a build are no place to unpack from: children and threads would be born into them.
+            let code = siforge_launch::in_child(|| {
+                definition::build(global, config, &from, path).unwrap_or_else(|error| {
+                    crate::report(&error);
+                    i32::from(crate::FAILURE)
+                })
+            })?;
             if code != 0 {
                 return Ok(code);
             }
-            leave_workshop()?;
             let file = open(&from.output)?;
             (from.output, file)
         }
@@ -72,13 +77,6 @@ pub(crate) fn build(
         eprintln!("{}: unpacked", options.output.display());
     }
     Ok(0)
-}
-
-/// Children, and threads, of this process would be born into the process namespace of a definition's worker, which has ended.
-fn leave_workshop() -> Result<(), Error> {
-    let own = Path::new("/proc/self/ns/pid");
-    let failed = |source| Error::Read { path: own.to_owned(), source };
-    nix::sched::setns(open(own)?, nix::sched::CloneFlags::CLONE_NEWPID).map_err(|errno| failed(errno.into()))
 }
 
 fn open(path: &Path) -> Result<File, Error> {

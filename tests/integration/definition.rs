@@ -7,6 +7,7 @@
 //! What docs/differences.md lists is left out of the comparison by name, here.
 
 mod life;
+mod users;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -140,18 +141,7 @@ impl Bench {
 
     /// What unsquashfs takes out of a SIF.
     fn tree(&self, sif: &str) -> (tempfile::TempDir, PathBuf) {
-        let path = self.here().join(sif);
-        let file = fs::File::open(&path).unwrap();
-        let partition = siforge_sif::Sif::open(file).unwrap().primary_partition().unwrap();
-        let dir = tempfile::tempdir_in(self.here()).unwrap();
-        let root = dir.path().join("root");
-        let offset = partition.offset.to_string();
-        run(Command::new("unsquashfs")
-            .args(["-no-progress", "-quiet", "-offset", &offset, "-dest"])
-            .arg(&root)
-            .arg(&path))
-        .ok();
-        (dir, root)
+        unsquashed(&self.here().join(sif), self.here())
     }
 
     fn labels(&self, sif: &str) -> BTreeMap<String, String> {
@@ -169,6 +159,18 @@ impl Bench {
         });
         labels
     }
+}
+
+/// What unsquashfs takes out of a SIF, in a new folder of `dir`.
+fn unsquashed(sif: &Path, dir: &Path) -> (tempfile::TempDir, PathBuf) {
+    let file = fs::File::open(sif).unwrap();
+    let partition = siforge_sif::Sif::open(file).unwrap().primary_partition().unwrap();
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let root = dir.path().join("root");
+    let offset = partition.offset.to_string();
+    run(Command::new("unsquashfs").args(["-no-progress", "-quiet", "-offset", &offset, "-dest"]).arg(&root).arg(sif))
+        .ok();
+    (dir, root)
 }
 
 /// What may be typed behind `run`.

@@ -9,7 +9,7 @@ use nix::sched::CloneFlags;
 use rustix::mount::MountPropagationFlags;
 
 use crate::userns::DENIED;
-use crate::{Error, Groups, Plan, RootFs, UserNamespace, mounts, process, syscall};
+use crate::{Error, Groups, Plan, RootFs, UserNamespace, feign, mounts, process, syscall};
 
 /// A launch that has begun, see [`begin`].
 #[derive(Debug)]
@@ -69,6 +69,9 @@ fn run(plan: &Plan) -> Result<Infallible, Error> {
     enter_directory(plan)?;
     if plan.no_new_privileges {
         no_new_privileges()?;
+    }
+    if plan.feign_ids {
+        syscall::install_filter(&feign::filter()).map_err(Error::call("install the filter of system calls"))?;
     }
     process::execute(plan)
 }

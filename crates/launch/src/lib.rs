@@ -16,6 +16,7 @@
 mod accounts;
 mod error;
 mod exec;
+mod feign;
 mod fuse;
 mod host;
 mod image;
@@ -40,5 +41,5 @@ pub use peer::{map_peer_groups, peer_groups};
 pub use plan::{Mount, PathKind, Plan, Source};
 pub use request::{Bind, BindError, Contain, Home, Namespaces, NoMount, Request};
 pub use root::RootFs;
-pub use userns::{Groups, UserNamespace, idmap_namespace};
-pub use workshop::{in_workshop, run, writable_overlay};
+pub use userns::{Groups, Subordinate, UserNamespace, has_other_ids, idmap_namespace};
+pub use workshop::{in_child, in_workshop, run, writable_overlay};

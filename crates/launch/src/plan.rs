@@ -51,6 +51,8 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// Set no_new_privs: always but for root, as the reference.
     pub no_new_privileges: bool,
+    /// System calls that change owners and ids do nothing and succeed: for a root that is alone in its user namespace.
+    pub feign_ids: bool,
     /// Working directories inside; the first that exists is used.
     pub cwd: Vec<PathBuf>,
     /// Whether the first of `cwd` must exist.
@@ -178,6 +180,7 @@ pub fn make(request: &Request, host: &Host, kind: &dyn Fn(&Path) -> Option<PathK
         create: maker.create,
         mounts: maker.mounts,
         no_new_privileges: host.uid != 0,
+        feign_ids: false,
         cwd,
         cwd_required: request.cwd.is_some(),
         env: request.env.clone(),

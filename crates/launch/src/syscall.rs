@@ -457,3 +457,13 @@ pub fn reap(pid: i32) -> Option<Ended> {
     let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     Some(Ended { pid, code })
 }
+
+/// seccomp(2) with SECCOMP_SET_MODE_FILTER, for this process and all that it becomes. Needs CAP_SYS_ADMIN in the user
+/// namespace, or no_new_privs.
+pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel copies the program, which outlives the call, and does not write to it.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, ptr::from_ref(&program)) }).map(drop)
+}

@@ -51,20 +51,41 @@ pub fn in_workshop(work: impl FnOnce() -> i32) -> Result<i32, Error> {
             syscall::exit_now(code)
         }
     };
+    let (code, ended_by) = wait_for(&signals, worker, |_| libc::SIGKILL);
+    signals.restore();
+    Ok(ended_by.map_or(code, |signal| 128 + signal))
+}
+
+/// Runs `work` in a child, whose namespaces are not this process's afterwards, and returns its exit code. A request to end
+/// is for the child, which cleans up. The calling process must have one thread.
+pub fn in_child(work: impl FnOnce() -> i32) -> Result<i32, Error> {
+    let signals = BlockedSignals::block();
+    let child = match syscall::fork().map_err(Error::call("start a build"))? {
+        Forked::Parent(child) => child,
+        Forked::Child => {
+            signals.restore();
+            syscall::exit_now(work())
+        }
+    };
+    let (code, _) = wait_for(&signals, child, |signal| signal);
+    signals.restore();
+    Ok(code)
+}
+
+/// The exit code of `child`, which is sent what `pass` makes of a request to end; and the first such request.
+fn wait_for(signals: &BlockedSignals, child: i32, pass: impl Fn(i32) -> i32) -> (i32, Option<i32>) {
     let mut ended_by = None;
-    let code = loop {
+    loop {
         let received = signals.wait();
         if received.signal == libc::SIGCHLD {
-            if let Some(ended) = syscall::reap(worker) {
-                break ended.code;
+            if let Some(ended) = syscall::reap(child) {
+                return (ended.code, ended_by);
             }
         } else if END.contains(&received.signal) {
             ended_by.get_or_insert(received.signal);
-            syscall::kill(worker, libc::SIGKILL);
+            syscall::kill(child, pass(received.signal));
         }
-    };
-    signals.restore();
-    Ok(ended_by.map_or(code, |signal| 128 + signal))
+    }
 }
 
 /// As Apptainer: whatever goes wrong before a command runs.

@@ -42,8 +42,8 @@ pub enum Lower {
     /// A detached mount of an image. `foreign`: it is an image of its own right, whose definition becomes history; else it is
     /// what siforge made of an OCI image.
     Mount { mount: OwnedFd, foreign: bool },
-    /// A sandbox.
-    Directory(PathBuf),
+    /// A sandbox, or an image that was unpacked; `foreign` as above.
+    Directory { path: PathBuf, foreign: bool },
     /// The root file system is empty at first, or a tool of a distribution fills it.
     Nothing(Option<Vec<Tool>>),
 }
@@ -69,6 +69,8 @@ pub struct Job<'a> {
     /// Names of the sections that are carried out; empty: all.
     pub sections: &'a [String],
     pub no_test: bool,
+    /// The builder is root in a user namespace without other ids: what changes owners and identities is feigned.
+    pub root_alone: bool,
     /// Labels and help of a base give way.
     pub force: bool,
     /// What goes on.
@@ -197,7 +199,7 @@ impl Maker<'_> {
                 siforge_launch::attach(mount.as_fd(), &path)?;
                 (path, foreign)
             }
-            Lower::Directory(path) => (path, true),
+            Lower::Directory { path, foreign } => (path, foreign),
         };
         let (work, path) = (make("work")?, make("root")?);
         // What the overlay shows of its root directory is the upper's.
@@ -350,7 +352,11 @@ const NO_RUNSCRIPT: &[u8] = b"#!/bin/sh\necho \"the image has no runscript: use 
 fn like(from: &Path, to: &Path) -> Result<(), Error> {
     let stat = rustix::fs::stat(from).map_err(Error::at("look at", from))?;
     let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    rustix::fs::chown(to, Some(owner.0), Some(owner.1)).map_err(Error::at("set the owner of", to))?;
+    match rustix::fs::chown(to, Some(owner.0), Some(owner.1)) {
+        // An owner that this user namespace does not have.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(errno) => return Err(Error::at("set the owner of", to)(errno)),
+    }
     rustix::fs::chmod(to, rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777))
         .map_err(Error::at("set the mode of", to))
 }

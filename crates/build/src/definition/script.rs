@@ -19,6 +19,10 @@ const ENVIRONMENT: &str = "/.singularity.d/env/91-environment.sh";
 /// Where %post itself lies while it runs.
 const POST: &str = "/.post.script";
 
+/// apt(8) fetches as another user and looks whether it became one, which a root that is alone cannot.
+const APT: &str = "/.apt.conf";
+const APT_AS_ROOT: &[u8] = b"APT::Sandbox::User \"root\";\n";
+
 pub(super) struct Scripts<'a> {
     pub(super) job: &'a Job<'a>,
     /// The stage's own directory.
@@ -65,8 +69,13 @@ impl Scripts<'_> {
             variables.push((format!("{prefix}_ENVIRONMENT").into(), ENVIRONMENT.into()));
             variables.push((format!("{prefix}_LABELS").into(), LABELS.into()));
         }
+        if self.job.root_alone {
+            root.write(Path::new(APT), APT_AS_ROOT, 0o644)?;
+            variables.push(("APT_CONFIG".into(), APT.into()));
+        }
         let result = self.in_container(words, variables, root, true);
         root.remove(Path::new(POST))?;
+        root.remove(Path::new(APT))?;
         self.failed("post", &script, result?)
     }
 
@@ -106,11 +115,12 @@ impl Scripts<'_> {
             root.make_dirs(Path::new(path))?;
         }
         let mut plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
-        let mut env = self.job.variables.to_vec();
-        env.extend(variables);
+        let mut env = variables;
+        env.extend(self.job.variables.iter().cloned());
         let options = Options { cleanenv: true, env, home: Some("/root".into()), ..Options::default() };
         let process = Seen::look(root.as_fd())?.process(&[], Mode::Exec, &words, &options)?;
         (plan.argv, plan.env) = (process.argv, process.env);
+        plan.feign_ids = self.job.root_alone;
         Ok(siforge_launch::run(&plan, RootFs::Directory(root.path.clone()))?)
     }
 

@@ -121,9 +121,10 @@ pub(crate) fn upper(shown: &str, path: &Path, limits: &Limits) -> Result<(Layer,
     layer(shown, Box::new(walk), limits).map(|(layer, download, _)| (layer, download))
 }
 
-/// A directory that holds a root file system. For anyone but root all that is in it belongs to root in the image.
+/// A directory that holds a root file system. For anyone but root, and for a root that is alone in its user namespace, all
+/// that is in it belongs to root in the image.
 pub fn directory(shown: &str, path: &Path, platform: &Platform, limits: &Limits) -> Result<Source, Error> {
-    let (path, keep_owners) = (path.to_owned(), nix::unistd::geteuid().is_root());
+    let (path, keep_owners) = (path.to_owned(), nix::unistd::geteuid().is_root() && siforge_launch::has_other_ids());
     let what = if keep_owners { directory::What::Tree } else { directory::What::TreeOfRoot };
     let walk = move || Ok(Box::new(directory::Walker::new(&path, what)?) as Box<dyn Walk>);
     source(shown, Box::new(walk), platform.clone(), None, limits)
