@@ -342,6 +342,15 @@ pub(crate) struct Container {
     /// Run in a user namespace (always so for ordinary users)
     #[arg(short, long)]
     pub(crate) userns: bool,
+    /// Be root in the container, in a user namespace; without subordinate ids changes of owners and identities are feigned
+    #[arg(short, long)]
+    pub(crate) fakeroot: bool,
+    /// Write into the image itself, which is a directory then
+    #[arg(short, long, conflicts_with_all = ["writable_tmpfs", "overlay"])]
+    pub(crate) writable: bool,
+    /// Keep what is written in this directory, or show with :ro what it keeps
+    #[arg(short, long, value_name = "DIR[:ro]", conflicts_with = "writable_tmpfs")]
+    pub(crate) overlay: Option<OsString>,
     /// Make the root writable, in memory; what is written is lost at the end
     #[arg(long)]
     pub(crate) writable_tmpfs: bool,

@@ -22,11 +22,17 @@ pub(crate) struct Refused {
 
 /// Serves the squashfs `partition` of `file` (at `path`, for messages): the mount, and the user namespace that this
 /// process is in then. All files are shown as the user's own.
-pub(crate) fn mount(path: &Path, file: &File, partition: &Partition) -> Result<(OwnedFd, UserNamespace), Refused> {
+/// `enter` makes the namespace.
+pub(crate) fn mount(
+    path: &Path,
+    file: &File,
+    partition: &Partition,
+    enter: impl FnOnce() -> Result<UserNamespace, Error>,
+) -> Result<(OwnedFd, UserNamespace), Refused> {
     let early = |reason: Error| Refused { reason: Box::new(reason), namespace: None };
     // Before a namespace is made.
     let opened = open(path, file, partition).map_err(early)?;
-    let namespace = UserNamespace::create().map_err(|error| early(error.into()))?;
+    let namespace = enter().map_err(early)?;
     match serve(&namespace, opened) {
         Ok(mount) => Ok((mount, namespace)),
         Err(error) => Err(Refused { reason: Box::new(error), namespace: Some(namespace) }),

@@ -3,12 +3,15 @@
 use crate::cli::{Container, Exec, Global, Run, Shell, Test};
 use crate::config::Config;
 use crate::error::Error;
-use crate::root;
-use siforge_launch::{Bind, Contain, Home, Host, Namespaces, NoMount, Request, plan};
+use crate::root::{self, Identity};
+use siforge_launch::{
+    Bind, Contain, Home, Host, Namespaces, NoMount, Overlay, PathKind, Request, Subordinate, UserEntry, plan,
+};
 use siforge_sif::observe::Seen;
 use siforge_sif::process::{Mode, Options};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// An --env-file is written by hand.
 const ENV_FILE_LIMIT: u64 = 1 << 20;
@@ -53,16 +56,32 @@ fn launch(
     arguments: &[OsString],
     shell: Option<OsString>,
 ) -> Result<i32, Error> {
-    let request = request(config, container)?;
+    let mut request = request(config, container)?;
     let mut options = process_options(container)?;
     options.app = options.app.or_else(|| app_of(&config.environment));
-    let host = Host::observe()?;
+    let caller = Host::observe()?;
+    let identity = match (caller.uid != 0, container.userns, container.fakeroot) {
+        (true, _, true) => {
+            Identity::Root(Subordinate::find(caller.uid, caller.user.as_ref().map(|user| &*user.name)).ok())
+        }
+        (true, ..) | (_, true, _) => Identity::Caller,
+        (false, false, _) => Identity::Unchanged,
+    };
+    let host = match identity {
+        Identity::Root(_) => as_root(&mut request, caller),
+        _ => caller,
+    };
     let mut plan = plan::make(&request, &host, &siforge_launch::path_kind)?;
-    let namespace = host.uid != 0 || container.userns;
-    let opening = root::open(global, config, &container.registry, &host, namespace, image)?;
+    let privileged = matches!(identity, Identity::Unchanged);
+    let opening = root::open(global, config, &container.registry, identity, image)?;
     // While the agent looks for the image. A plan is shown from where the caller is.
-    let begun = (!container.dry_run).then(|| siforge_launch::begin(&plan, !namespace)).transpose()?;
+    let begun = (!container.dry_run).then(|| siforge_launch::begin(&plan, privileged)).transpose()?;
     let opened = opening.finish(global)?;
+    // An image may have become a directory, too: the cache's own copy.
+    if plan.writable && !opened.sandbox {
+        return Err(siforge_launch::Error::NotWritable.into());
+    }
+    plan.feign_ids = opened.namespace.as_ref().is_some_and(|(namespace, _)| namespace.is_root_alone());
 
     options.shell = shell;
     options.container = opened.container;
@@ -82,6 +101,20 @@ fn launch(
         Some((namespace, groups)) => begun.enter_user(&plan, &namespace, groups, root)?,
         None => begun.enter_privileged(&plan, root)?,
     })
+}
+
+/// Who the caller is inside with `--fakeroot`: root, at home in /root.
+fn as_root(request: &mut Request, caller: Host) -> Host {
+    let root = Path::new("/root");
+    if let (Home::Default, Some(user)) = (&request.home, &caller.user) {
+        request.home = match siforge_launch::path_kind(&user.home) {
+            Some(PathKind::Directory) => Home::At { source: user.home.clone(), target: root.into() },
+            _ => Home::None,
+        };
+    }
+    let shell = caller.user.as_ref().map_or_else(|| "/bin/sh".to_owned(), |user| user.shell.clone());
+    let user = UserEntry { name: "root".into(), gecos: "root".into(), home: root.into(), shell };
+    Host { uid: 0, gid: 0, groups: Vec::new(), user: Some(user), group_names: vec![(0, "root".into())], ..caller }
 }
 
 /// What APPTAINER_APP and the like say; the first that is there.
@@ -120,6 +153,8 @@ fn request(config: &Config, container: &Container) -> Result<Request, Error> {
             (false, false) => Contain::No,
         },
         writable_tmpfs: container.writable_tmpfs,
+        writable: container.writable,
+        overlay: container.overlay.as_deref().map(Overlay::parse),
         namespaces: Namespaces { pid: container.pid, ipc: container.ipc, uts: container.uts, net: container.net },
         no_mount: container.no_mount.iter().map(no_mount).collect::<Result<_, _>>()?,
         hostname: container.hostname.clone(),

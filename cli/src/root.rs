@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::sif_source::Remote;
 use crate::{fuse, partition, source, unpacked};
 use siforge_agent_api::{Client, MountRequest};
-use siforge_launch::{Groups, Host, RootFs, UserNamespace};
+use siforge_launch::{Groups, RootFs, Subordinate, UserNamespace};
 use siforge_reference::{Reference, StoreRef};
 use siforge_sif::{Partition, Sif};
 use siforge_store::Store;
@@ -94,22 +94,54 @@ impl OwnedRoot {
     }
 }
 
-/// Opens `image` for `host`'s user, or asks the agent to. `namespace`: a user namespace is wanted (always so for ordinary
-/// users); the process is in it afterwards.
+/// Who the process is when it has opened an image.
+pub(crate) enum Identity {
+    /// Root, who needs no user namespace.
+    Unchanged,
+    /// The caller, in a user namespace.
+    Caller,
+    /// Root, in a user namespace with these ids besides.
+    Root(Option<Subordinate>),
+}
+
+impl Identity {
+    fn is_unchanged(&self) -> bool {
+        matches!(self, Self::Unchanged)
+    }
+
+    /// Moves this process into a user namespace.
+    fn namespace(&self) -> Result<UserNamespace, Error> {
+        Ok(match self {
+            Self::Unchanged | Self::Caller => UserNamespace::create()?,
+            Self::Root(subordinate) => UserNamespace::create_as_root(subordinate.as_ref())?,
+        })
+    }
+
+    /// Moves this process into a user namespace, if it needs one.
+    fn enter(&self) -> Result<Option<UserNamespace>, Error> {
+        (!self.is_unchanged()).then(|| self.namespace()).transpose()
+    }
+
+    fn entered(&self) -> Result<Option<(UserNamespace, Groups)>, Error> {
+        Ok(self.enter()?.map(|namespace| (namespace, Groups::OwnOnly)))
+    }
+}
+
+/// Opens `image`, or asks the agent to; the process has the identity afterwards.
 pub(crate) fn open(
     global: &Global,
     config: &Config,
     registry: &Registry,
-    host: &Host,
-    namespace: bool,
+    identity: Identity,
     image: &OsStr,
 ) -> Result<Opening, Error> {
+    let identity = &identity;
     let reference = parse(config, image)?;
     Remote { global, config, registry, reference: &reference }.check()?;
     let opened = match reference {
-        Reference::Store(reference) => return store_image(global, config, host, namespace, reference),
-        Reference::Path(path) if path.is_dir() => directory(namespace, &path),
-        Reference::Path(path) => sif_file(global, config, namespace, &path, image),
+        Reference::Store(reference) => return store_image(global, config, identity, reference),
+        Reference::Path(path) if path.is_dir() => directory(identity, &path),
+        Reference::Path(path) => sif_file(global, config, identity, &path, image),
         // Made into a SIF first, which then stays in the cache.
         Reference::Docker(_)
         | Reference::OciLayout { .. }
@@ -119,7 +151,7 @@ pub(crate) fn open(
         | Reference::Oras(_)
         | Reference::Http(_) => {
             let (path, file) = cached(global, config, registry, image)?;
-            sif(global, config, namespace, &path, file, image)
+            sif(global, config, identity, &path, file, image)
         }
     };
     opened.map(Opening::Ready)
@@ -138,13 +170,7 @@ pub(crate) fn parse(config: &Config, image: &OsStr) -> Result<Reference, Error> 
     source::parse(config, text)
 }
 
-fn store_image(
-    global: &Global,
-    config: &Config,
-    host: &Host,
-    namespace: bool,
-    reference: StoreRef,
-) -> Result<Opening, Error> {
+fn store_image(global: &Global, config: &Config, identity: &Identity, reference: StoreRef) -> Result<Opening, Error> {
     let mut client = match Client::connect(&config.agent_socket) {
         Ok(client) => client,
         Err(error) => {
@@ -153,13 +179,18 @@ fn store_image(
             };
             note(global, format_args!("no agent ({error}): opening the store {} directly", store.display()));
             let (path, file) = store_artifact(store, &reference)?;
-            return sif(global, config, namespace, &path, file, &container_of(&reference)).map(Opening::Ready);
+            return sif(global, config, identity, &path, file, &container_of(&reference)).map(Opening::Ready);
         }
     };
     // After the connection: its credentials are the caller's in any case, and a refused connection leaves us as we were.
-    let namespace = namespace.then(UserNamespace::create).transpose()?;
-    let handle = namespace.as_ref().map(UserNamespace::handle).transpose()?;
-    let request = MountRequest { reference: reference.to_string(), idmap: host.uid != 0, ..MountRequest::default() };
+    let idmap = !nix::unistd::geteuid().is_root();
+    let namespace = identity.enter()?;
+    // The groups of one in which the caller is root are mapped already.
+    let handle = match identity {
+        Identity::Root(_) => None,
+        _ => namespace.as_ref().map(UserNamespace::handle).transpose()?,
+    };
+    let request = MountRequest { reference: reference.to_string(), idmap, ..MountRequest::default() };
     client.ask_mount(&request, handle.as_ref().map(AsFd::as_fd))?;
     Ok(Opening::Asked(Asked { client, reference, namespace }))
 }
@@ -183,35 +214,38 @@ pub(crate) fn store_artifact(root: &Path, reference: &StoreRef) -> Result<(PathB
     Ok((store.layout().artifact(&digest), file))
 }
 
-fn directory(namespace: bool, path: &Path) -> Result<Opened, Error> {
+fn directory(identity: &Identity, path: &Path) -> Result<Opened, Error> {
     let fd = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(Opened {
         root: OwnedRoot::Directory { fd: fd.into(), path: path.to_owned() },
-        namespace: own_namespace(namespace)?,
+        namespace: identity.entered()?,
         container: path.into(),
         name: path.file_name().unwrap_or(path.as_os_str()).to_owned(),
         sandbox: true,
     })
 }
 
-fn own_namespace(wanted: bool) -> Result<Option<(UserNamespace, Groups)>, Error> {
-    Ok(wanted.then(UserNamespace::create).transpose()?.map(|namespace| (namespace, Groups::OwnOnly)))
-}
-
-fn sif_file(global: &Global, config: &Config, namespace: bool, path: &Path, shown: &OsStr) -> Result<Opened, Error> {
+fn sif_file(
+    global: &Global,
+    config: &Config,
+    identity: &Identity,
+    path: &Path,
+    shown: &OsStr,
+) -> Result<Opened, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    sif(global, config, namespace, path, file, shown)
+    sif(global, config, identity, path, file, shown)
 }
 
 /// Over FUSE if the host allows it, else unpacked.
 fn for_user(
     global: &Global,
     config: &Config,
+    identity: &Identity,
     path: &Path,
     file: File,
     partition: &Partition,
 ) -> Result<(OwnedRoot, Option<(UserNamespace, Groups)>), Error> {
-    let (namespace, reason) = match fuse::mount(path, &file, partition) {
+    let (namespace, reason) = match fuse::mount(path, &file, partition, || identity.namespace()) {
         Ok((mount, namespace)) => {
             note(global, format_args!("{}: served over FUSE", path.display()));
             return Ok((OwnedRoot::Mount(mount), Some((namespace, Groups::OwnOnly))));
@@ -221,7 +255,7 @@ fn for_user(
     note(global, format_args!("{}: not over FUSE: {reason}", path.display()));
     let root = unpacked::open(&config.cache, path, file, partition, |reason| note(global, reason))?;
     let fd = File::open(&root).map_err(|source| Error::Read { path: root.clone(), source })?;
-    let namespace = namespace.map_or_else(UserNamespace::create, Ok)?;
+    let namespace = namespace.map_or_else(|| identity.namespace(), Ok)?;
     Ok((OwnedRoot::Directory { fd: fd.into(), path: root }, Some((namespace, Groups::OwnOnly))))
 }
 
@@ -229,7 +263,7 @@ fn for_user(
 fn sif(
     global: &Global,
     config: &Config,
-    namespace: bool,
+    identity: &Identity,
     path: &Path,
     file: File,
     shown: &OsStr,
@@ -238,8 +272,8 @@ fn sif(
     let sif = Sif::open(file).map_err(sif_error)?;
     let partition = partition::runnable(&sif, path)?;
     let file = sif.into_file();
-    let (root, namespace) = if namespace {
-        for_user(global, config, path, file, &partition)?
+    let (root, namespace) = if !identity.is_unchanged() {
+        for_user(global, config, identity, path, file, &partition)?
     } else {
         note(global, format_args!("{}: own loop mount", path.display()));
         let mount = siforge_launch::mount_squashfs(file.as_fd(), path, partition.offset, partition.size)?;

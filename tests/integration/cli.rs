@@ -6,6 +6,7 @@ mod environment;
 mod fuse;
 mod mounts;
 mod stays;
+mod written;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

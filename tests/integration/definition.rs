@@ -7,7 +7,7 @@
 //! What docs/differences.md lists is left out of the comparison by name, here.
 
 mod life;
-mod users;
+pub(crate) mod users;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -17,6 +17,9 @@ pub(crate) struct Build {
     pub(crate) sandbox: Sandbox,
     #[command(flatten)]
     pub(crate) refused: Refused,
+    /// Build as root in a user namespace: an ordinary user always does
+    #[arg(short, long)]
+    pub(crate) fakeroot: bool,
     /// The SIF file to write; with --sandbox the directory
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,

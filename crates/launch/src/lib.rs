@@ -39,7 +39,7 @@ pub use image::{attach, clone_detached, mount_loop_device, mount_squashfs};
 pub use loopdev::LoopDevice;
 pub use peer::{map_peer_groups, peer_groups};
 pub use plan::{Mount, PathKind, Plan, Source};
-pub use request::{Bind, BindError, Contain, Home, Namespaces, NoMount, Request};
+pub use request::{Bind, BindError, Contain, Home, Namespaces, NoMount, Overlay, Request};
 pub use root::RootFs;
 pub use userns::{Groups, Subordinate, UserNamespace, has_other_ids, idmap_namespace};
 pub use workshop::{in_child, in_workshop, run, writable_overlay};

@@ -29,7 +29,7 @@ use crate::{Error, RootFs, accounts, syscall};
 
 mod session;
 
-use session::Session;
+use session::{Layer, Session};
 pub(crate) use session::{OVERLAY_FLAGS, OVERLAY_OPTIONS, descriptor_path, overlay_error};
 
 /// Longest passwd or group file of an image that is read.
@@ -136,7 +136,12 @@ fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error
     }
     let texts = items.iter().any(|item| matches!(item.content, Content::Text(_)));
     let gaps: Vec<&Gap> = items.iter().filter_map(|item| item.target.gap()).collect();
-    let overlaid = !gaps.is_empty() || plan.writable_tmpfs;
+    let layer = match &plan.overlay {
+        Some(overlay) => Layer::open(overlay)?,
+        None if plan.writable_tmpfs => Layer::Session,
+        None => Layer::None,
+    };
+    let overlaid = !gaps.is_empty() || !matches!(layer, Layer::None);
     let session = if texts || overlaid {
         let session = Session::mount()?;
         session.add_mount_points(&gaps, image.as_fd())?;
@@ -151,7 +156,7 @@ fn build(plan: &Plan, binds: Vec<Opened>, root: RootFs) -> Result<OwnedFd, Error
         return Ok(image);
     };
     attach(image.as_fd(), STAGE)?;
-    let overlay = session.overlay(image.as_fd(), !gaps.is_empty(), plan.writable_tmpfs).map_err(|e| {
+    let overlay = session.overlay(image.as_fd(), !gaps.is_empty(), &layer).map_err(|e| {
         let target = items.iter().find(|i| i.target.gap().is_some()).map(|i| i.mount.target.clone());
         overlay_error(e, target)
     })?;

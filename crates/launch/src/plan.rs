@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use crate::host::{Host, UserEntry};
-use crate::request::{Bind, Contain, Home, Namespaces, NoMount, Request};
+use crate::request::{Bind, Contain, Home, Namespaces, NoMount, Overlay, Request};
 
 mod minimal_dev;
 
@@ -43,6 +43,8 @@ pub struct Plan {
     pub hostname: Option<String>,
     /// A writable tmpfs over the image.
     pub writable_tmpfs: bool,
+    /// A directory that keeps what is written.
+    pub overlay: Option<Overlay>,
     /// The root itself is written.
     pub writable: bool,
     /// Host directories to make before binding (`--workdir`), mode 01777 less umask.
@@ -176,6 +178,7 @@ pub fn make(request: &Request, host: &Host, kind: &dyn Fn(&Path) -> Option<PathK
         namespaces,
         hostname: request.hostname.clone(),
         writable_tmpfs: request.writable_tmpfs,
+        overlay: request.overlay.clone(),
         writable: request.writable,
         create: maker.create,
         mounts: maker.mounts,

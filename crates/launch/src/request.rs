@@ -21,6 +21,8 @@ pub struct Request {
     pub contain: Contain,
     /// `--writable-tmpfs`.
     pub writable_tmpfs: bool,
+    /// `--overlay`.
+    pub overlay: Option<Overlay>,
     /// `--writable`: what is written goes into the root itself, which is a directory then.
     pub writable: bool,
     /// `--pid`, `--ipc`, `--uts`, `--net`.
@@ -33,6 +35,27 @@ pub struct Request {
     pub workdir: Option<PathBuf>,
     /// `--scratch`: empty directories inside.
     pub scratch: Vec<PathBuf>,
+}
+
+/// A directory of the host that keeps what is written over an image, in its `upper`; `work` is the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Overlay {
+    pub directory: PathBuf,
+    /// What it holds is shown, and nothing is written.
+    pub read_only: bool,
+}
+
+impl Overlay {
+    /// Parses `DIRECTORY[:ro|rw]`, as the reference does.
+    pub fn parse(text: &OsStr) -> Overlay {
+        let bytes = text.as_bytes();
+        let (directory, read_only) = match (bytes.strip_suffix(b":ro"), bytes.strip_suffix(b":rw")) {
+            (Some(directory), _) => (directory, true),
+            (None, Some(directory)) => (directory, false),
+            (None, None) => (bytes, false),
+        };
+        Overlay { directory: OsStr::from_bytes(directory).into(), read_only }
+    }
 }
 
 /// Which namespaces are new besides mount (and user).

@@ -76,6 +76,11 @@ impl UserNamespace {
         Ok(UserNamespace { uid: 0, gid: 0, mapped: Cell::new(true), others })
     }
 
+    /// Whether the caller is root in it, and there is nobody else.
+    pub fn is_root_alone(&self) -> bool {
+        self.uid == 0 && !self.others
+    }
+
     /// Whether files can belong to others than the caller.
     pub fn has_other_ids(&self) -> bool {
         self.others

@@ -42,9 +42,9 @@ From: {{ REGISTRY }}/tiny
 
 /// What a host gives its users.
 #[derive(Clone, Copy, Debug)]
-struct Host {
-    fuse: bool,
-    ids: bool,
+pub(crate) struct Host {
+    pub(crate) fuse: bool,
+    pub(crate) ids: bool,
 }
 
 impl Host {
@@ -67,7 +67,7 @@ impl Host {
 }
 
 /// Runs `test` in each kind of host, in a thread whose mounts are its own.
-fn on_every_host(test: impl Fn(Host, &Siforge) + Copy + Send + Sync + 'static) {
+pub(crate) fn on_every_host(test: impl Fn(Host, &Siforge) + Copy + Send + Sync + 'static) {
     for (fuse, ids) in [(true, true), (true, false), (false, true), (false, false)] {
         let host = Host { fuse, ids };
         let thread = std::thread::spawn(move || {

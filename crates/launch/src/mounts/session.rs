@@ -17,6 +17,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::{Gap, new_file_system, open_in_root};
 use crate::plan::{Mount, PathKind, SESSION_SIZE_MIB};
+use crate::request::Overlay;
 use crate::{Error, image, syscall};
 
 /// The session of one launch.
@@ -28,6 +29,41 @@ pub(super) struct Session {
 /// has none), no metacopy or index (an image's own xattrs must mean nothing).
 pub(crate) const OVERLAY_FLAGS: [&str; 1] = ["userxattr"];
 pub(crate) const OVERLAY_OPTIONS: [(&str, &str); 2] = [("metacopy", "off"), ("index", "off")];
+
+/// What lies over the image, besides mount points.
+pub(super) enum Layer {
+    None,
+    /// In memory, for this launch.
+    Session,
+    /// In directories of the host.
+    Kept {
+        upper: OwnedFd,
+        work: OwnedFd,
+    },
+    ReadOnly(OwnedFd),
+}
+
+impl Layer {
+    /// Makes `upper` and `work` where they are to be written and missing.
+    pub(super) fn open(overlay: &Overlay) -> Result<Layer, Error> {
+        let open = |name: &str| {
+            let path = overlay.directory.join(name);
+            let made = rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755));
+            match made {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(_) if overlay.read_only => {}
+                Err(errno) => return Err(Error::path("make the overlay's directory", &path)(errno)),
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty())
+                .map_err(Error::path("open the overlay", &path))
+        };
+        match overlay.read_only {
+            true => open("upper").map(Layer::ReadOnly),
+            false => Ok(Layer::Kept { upper: open("upper")?, work: open("work")? }),
+        }
+    }
+}
 
 impl Session {
     /// A detached tmpfs.
@@ -83,8 +119,8 @@ impl Session {
         }
     }
 
-    /// The overlay over the attached image and session; read-only unless `writable`.
-    pub(super) fn overlay(&self, image: BorrowedFd<'_>, skeleton: bool, writable: bool) -> Result<OwnedFd, Errno> {
+    /// The overlay over the attached image and session; read-only unless there is a layer that is written.
+    pub(super) fn overlay(&self, image: BorrowedFd<'_>, skeleton: bool, layer: &Layer) -> Result<OwnedFd, Errno> {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let session = descriptor_path(self.mount.as_fd());
         let image = descriptor_path(image);
@@ -95,16 +131,27 @@ impl Session {
             both.push(&lower);
             lower = both;
         }
+        if let Layer::ReadOnly(upper) = layer {
+            let mut both = descriptor_path(upper.as_fd()).into_os_string();
+            both.push(":");
+            both.push(&lower);
+            lower = both;
+        }
         rustix::mount::fsconfig_set_string(&context, "lowerdir", lower.as_os_str())?;
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        if writable {
-            for name in ["upper", "work"] {
-                rustix::fs::mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
+        match layer {
+            Layer::None | Layer::ReadOnly(_) => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
+            Layer::Session => {
+                for name in ["upper", "work"] {
+                    rustix::fs::mkdirat(&self.mount, name, Mode::from_raw_mode(0o755))?;
+                }
+                rustix::mount::fsconfig_set_string(&context, "upperdir", session.join("upper"))?;
+                rustix::mount::fsconfig_set_string(&context, "workdir", session.join("work"))?;
             }
-            rustix::mount::fsconfig_set_string(&context, "upperdir", session.join("upper"))?;
-            rustix::mount::fsconfig_set_string(&context, "workdir", session.join("work"))?;
-        } else {
-            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+            Layer::Kept { upper, work } => {
+                rustix::mount::fsconfig_set_string(&context, "upperdir", descriptor_path(upper.as_fd()))?;
+                rustix::mount::fsconfig_set_string(&context, "workdir", descriptor_path(work.as_fd()))?;
+            }
         }
         for flag in OVERLAY_FLAGS {
             rustix::mount::fsconfig_set_flag(&context, flag)?;
