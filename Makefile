@@ -28,7 +28,7 @@ demo: release ## the whole on this machine: KEEP=1 leaves it running, IMAGE=dock
 	$(CARGO) build --release -p siforge-tests --bins
 	SIFORGE_BIN_DIR=$(CURDIR)/target/release KEEP=$(KEEP) IMAGE=$(IMAGE) target/release/siforge-demo
 
-bench: release ## measure against Apptainer and check the bars; PART=pull|image|launch, ROUNDS=n, JSON=file
+bench: release ## measure against Apptainer and check the bars; PART=pull|definition|image|launch|big|fuse, ROUNDS=n, JSON=file
 	tests/scripts/install-deps.sh bench
 	tests/bench/setup-apptainer.sh
 	$(CARGO) build --release -p siforge-tests --bins

@@ -65,6 +65,20 @@ pub fn python_layout() -> PathBuf {
     dir
 }
 
+/// The OCI layout of what people who train networks use, 2.7 GB over python. Needs root the first time, minutes, and 12 GB of
+/// disk while it is made.
+pub fn big_layout() -> PathBuf {
+    let dir = config::cache_dir().join("big-1");
+    let script = binaries::source_root().join("tests/scripts/make-big.sh");
+    run_within(MAKE, Command::new("bash").arg(script).arg(&dir).arg(python_layout())).ok();
+    dir
+}
+
+/// Pushes big as `big:latest`.
+pub fn push_big(registry: &Registry) {
+    push_layout(registry, "big:latest", &big_layout());
+}
+
 /// Pushes lolcow as `name`; gives the manifest's digest.
 pub fn push_lolcow(registry: &Registry, name: &str) -> String {
     push_layout(registry, name, &lolcow_layout())

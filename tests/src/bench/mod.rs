@@ -3,6 +3,7 @@
 //! The machine may be busy with other things: CPU seconds and ratios within one run are comparable, wall times of two
 //! runs are not. So each pair is measured in alternating rounds, and the best of each figure counts.
 
+pub mod definition;
 pub mod entries;
 pub mod floor;
 pub mod fuse;

@@ -1,21 +1,23 @@
-//! `make bench`. `siforge-bench pull`, `launch`, `fuse` and `image` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
+//! `make bench`. `siforge-bench pull`, `launch`, `fuse`, `image`, `definition` and `big` do one part; `siforge-bench measure RUNS AT_ONCE COMMAND…` is how it runs what it measures.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use siforge_tests::bench::report::Report;
-use siforge_tests::bench::{Bench, entries, fuse, image, launch, measure, pull, reads};
+use siforge_tests::bench::{Bench, definition, entries, fuse, image, launch, measure, pull, reads};
 use siforge_tests::{Cluster, Registry, binary, config, images, site};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "measure" => measured(rest),
-        None => benchmark(&["pull", "image", "launch"]),
-        Some((word, [])) if ["pull", "launch", "fuse", "image"].contains(&word.as_str()) => benchmark(&[word]),
+        None => benchmark(&["pull", "definition", "image", "launch", "big"]),
+        Some((word, [])) if ["pull", "launch", "fuse", "image", "definition", "big"].contains(&word.as_str()) => {
+            benchmark(&[word])
+        }
         _ => {
-            eprintln!("usage: siforge-bench [pull|launch|fuse|image]");
+            eprintln!("usage: siforge-bench [pull|launch|fuse|image|definition|big]");
             ExitCode::from(2)
         }
     }
@@ -54,6 +56,16 @@ fn benchmark(parts: &[&str]) -> ExitCode {
     if parts.contains(&"fuse") {
         images::push_python(&registry);
         fuse::fuse(&bench, &mut report, &registry);
+    }
+    if parts.contains(&"definition") {
+        images::push_python(&registry);
+        definition::definition(&bench, &mut report, &registry);
+    }
+    if parts.contains(&"big") {
+        let layout = images::big_layout();
+        images::push_big(&registry);
+        let big = pull::Image { name: "big", layout: Some(&layout), cpu: 1.0 / 12.0, memory: 256.0 };
+        pull::pull(&bench, &mut report, &registry, &big);
     }
     if parts.contains(&"image") {
         image::image(&bench, &mut report, &images::lolcow_layout());
