@@ -168,7 +168,8 @@ impl Prepared<'_> {
 
     fn base(&self, stage: &siforge_definition::Stage) -> Result<Base, Error> {
         let asked = Bootstrap::of(self.file, &stage.header, &self.architecture).map_err(siforge_build::Error::from)?;
-        if let Some(field) = stage.header.field(Keyword::Fingerprints) {
+        let signers = stage.header.field(Keyword::Fingerprints);
+        if let (Some(field), false) = (signers, matches!(&asked, Bootstrap::Local(path) if !Path::new(path).is_dir())) {
             return Err(Error::Fingerprints { file: self.file.to_owned(), line: field.line });
         }
         match asked {
@@ -178,6 +179,9 @@ impl Prepared<'_> {
             Bootstrap::Local(path) => {
                 let path = PathBuf::from(path);
                 let file = File::open(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+                if let Some(field) = signers {
+                    crate::verify::require_signers(self.config, &path, &file, &field.value)?;
+                }
                 Ok(Base::Sif { path, file, reference: None })
             }
             Bootstrap::Image(image) => {

@@ -84,6 +84,8 @@ pub(crate) enum Error {
     AskPassphrase { source: io::Error },
     #[error("ask for the key's user: {source}; without a terminal, give --name or --email")]
     AskLine { source: io::Error },
+    #[error("{path}: not signed as Fingerprints wants it: {why}", path = path.display())]
+    NotSignedBy { path: PathBuf, why: String },
     #[error("{path}: {source}", path = path.display())]
     SecretPem { path: PathBuf, source: siforge_sign::image::pem::InvalidSecretKey },
     #[error("{path}: {source}", path = path.display())]
@@ -121,7 +123,7 @@ pub(crate) enum Error {
     #[error("{file} does not mention the build arguments {names}: --warn-unused-build-args goes on")]
     UnusedBuildArguments { file: String, names: String },
     #[error(
-        "{file}:{line}: Fingerprints: siforge does not check a base's signatures yet: check it with apptainer verify and leave the line out"
+        "{file}:{line}: Fingerprints: only a SIF file (Bootstrap: localimage) has signatures that are checked: pull the base, name the file, or leave the line out"
     )]
     Fingerprints { file: String, line: u32 },
     #[error("{image} was changed while the definition was built: build it again")]

@@ -263,7 +263,7 @@ fn named(key: &Listed) -> String {
 }
 
 /// Lower-case hex of what a person typed: `0x` before it and blanks in it are common.
-fn fingerprint(text: &str) -> Result<String, Error> {
+pub(crate) fn fingerprint(text: &str) -> Result<String, Error> {
     let hex: String = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect::<String>().to_ascii_lowercase();
     let hex = hex.strip_prefix("0x").unwrap_or(&hex).to_owned();
     match (8..=64).contains(&hex.len()) && hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {

@@ -2,7 +2,7 @@
 //!
 //! The exit code says what is wrong first of all; see [`code`] and docs/signing.md.
 
-use crate::cli::{Global, Verify};
+use crate::cli::{Global, KeyringOptions, Verify};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::read_limited;
@@ -74,6 +74,28 @@ pub(crate) fn verify(global: &Global, config: &Config, options: &Verify) -> Resu
             Ok(code(flaw.kind()))
         }
     }
+}
+
+/// Whether all signatures of a SIF hold, and each of the fingerprints, between commas or blanks, is of a key that signed.
+pub(crate) fn require_signers(config: &Config, path: &Path, file: &File, fingerprints: &str) -> Result<(), Error> {
+    let mut pgp = keyring::Keyrings::local(config, &KeyringOptions::default())?.public()?;
+    pgp.extend(keyring::Keyrings::global(config).public()?);
+    let copy = file.try_clone().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let sif = Sif::open(copy).map_err(|source| Error::Sif { path: path.to_owned(), source })?;
+    let report = image::verify(&sif, &[], Legacy::No, &Keys { pgp, pem: Vec::new() }, now())
+        .map_err(|source| Error::Signature { path: path.to_owned(), source })?;
+    let refused = |why| Err(Error::NotSignedBy { path: path.to_owned(), why });
+    if let Some((checked, flaw)) = report.flaw().and_then(|checked| Some((checked, checked.flaw.as_ref()?))) {
+        return refused(told(checked, flaw));
+    }
+    let signers: Vec<&Signer> = report.checked.iter().filter_map(|checked| checked.signer.as_ref()).collect();
+    for wanted in fingerprints.split([',', ' ', '\t']).filter(|wanted| !wanted.is_empty()) {
+        let wanted = crate::key::fingerprint(wanted)?;
+        if !signers.iter().any(|signer| signer.fingerprint == wanted) {
+            return refused(format!("the key {} did not sign it", wanted.to_uppercase()));
+        }
+    }
+    Ok(())
 }
 
 /// Part of the documented behaviour.

@@ -96,6 +96,40 @@ fn our_keys_sign_for_both_programs() {
 }
 
 #[test]
+fn a_definition_names_who_signed_its_base() {
+    let signing = Signing::new();
+    let (one, two) = (signing.our_key("keys", "karl", ""), signing.our_key("keys", "lisa", ""));
+    let base = signing.copy("plain.sif", "base.sif");
+    let keys = signing.path("keys").display().to_string();
+    let build = |fingerprints: &str| {
+        let text = format!("Bootstrap: localimage\nFrom: {}\nFingerprints: {fingerprints}\n", base.display());
+        let (definition, out) = (signing.path("x.def"), signing.path("out.sif").display().to_string());
+        fs::write(&definition, text).unwrap();
+        let mut command = signing.siforge.command();
+        command.env("APPTAINER_KEYSDIR", &keys).args(["-q", "build", "--force", &out]).arg(definition);
+        siforge_tests::run(&mut command)
+    };
+    let refused = |fingerprints: &str, why: &str| {
+        let said = build(fingerprints).fails_with(255);
+        assert!(said.stderr.contains(why), "{said}");
+    };
+    refused(&one, "it is not signed");
+    signing.ours("sign", &["--keyidx", "0"], &base).ok();
+    build(&one).ok();
+    build(&format!("0x{}", one.to_lowercase())).ok();
+    refused(&format!("{one}, {two}"), &format!("the key {two} did not sign it"));
+    refused("nobody", "is no fingerprint");
+    signing.ours("sign", &["--keyidx", "1"], &base).ok();
+    build(&format!("{one}, {two}")).ok();
+    signing.key("keys", &["remove", &two]).ok();
+    refused(&one, "in none of the keyrings");
+    let definition = signing.path("docker.def");
+    fs::write(&definition, format!("Bootstrap: docker\nFrom: x\nFingerprints: {one}\n")).unwrap();
+    let said = signing.siforge.run(&["build", "x.sif", &definition.display().to_string()]).fails_with(255);
+    assert!(said.stderr.contains("docker.def:3: Fingerprints"), "{said}");
+}
+
+#[test]
 fn keys_travel_in_files_and_are_removed() {
     let signing = Signing::new();
     let print = signing.our_key("keys", "fritz", PASSPHRASE);
