@@ -1,5 +1,6 @@
 //! Signatures in SIF files: the reference verifies what we sign, we verify what it signs, and both refuse the same damage.
 
+mod gnupg;
 mod keys;
 mod pem;
 

@@ -6,7 +6,7 @@ set -euo pipefail
 # program that shows it is there : package
 wanted="
 gcc:gcc  pkg-config:pkg-config  make:make  cmake:cmake  curl:curl  ca-certificates:ca-certificates
-openssl:openssl  htpasswd:apache2-utils  python3:python3-minimal  jq:jq  file:file  zstd:zstd  getfattr:attr  getfacl:acl  setcap:libcap2-bin
+openssl:openssl  gpg:gpg  gpg-agent:gpg-agent  htpasswd:apache2-utils  python3:python3-minimal  jq:jq  file:file  zstd:zstd  getfattr:attr  getfacl:acl  setcap:libcap2-bin
 docker-registry:docker-registry  skopeo:skopeo  umoci:umoci  podman:podman  mmdebstrap:mmdebstrap  busybox:busybox-static
 mksquashfs:squashfs-tools  tar2sqfs:squashfs-tools-ng  strace:strace  ip:iproute2  useradd:passwd  newuidmap:uidmap  setpriv:util-linux
 munged:munge  slurmctld:slurmctld  slurmd:slurmd  srun:slurm-client
