@@ -86,6 +86,9 @@ impl Response {
         if let Some(digest) = &self.digest {
             let _ = write!(head, "Docker-Content-Digest: {digest}\r\n");
         }
+        if self.status == 401 {
+            head.push_str("WWW-Authenticate: Bearer realm=\"siforge-agent\"\r\n");
+        }
         head.push_str("Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n");
         let mut bytes = head.into_bytes();
         if !head_only {

@@ -129,7 +129,7 @@ fn converse(mut stream: TcpStream, node: &Node, expected: &str) -> io::Result<()
 /// All up to the empty line; None if it does not come soon enough. The whole has one deadline: a byte at a time buys no time.
 fn read_head(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let deadline = Instant::now() + TRANSFER;
-    let mut head = Vec::new();
+    let mut head: Vec<u8> = Vec::new();
     let mut buffer = [0; 2048];
     while head.len() < HEAD_LIMIT {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -137,6 +137,10 @@ fn read_head(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let read = stream.read(&mut buffer)?;
         head.extend(&buffer[..read]);
+        // What tries TLS first would wait for an answer until the deadline.
+        if head.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if head.windows(4).any(|window| window == b"\r\n\r\n") {
             return Ok(Some(head));
         }
