@@ -62,12 +62,7 @@ impl Node {
         let containerd = Process::spawn("containerd", dir, &containerd);
         let ctr = || ctr(&bin, dir);
         containerd.wait_ready(START, "serves CRI", || run(ctr().args(["plugins", "ls"])).stdout.contains("cri "));
-        import(
-            dir,
-            &ctr,
-            PAUSE,
-            &images::tiny_with(Compression::Gzip).config("Entrypoint", json!(["/bin/sleep", "1000000"])),
-        );
+        import(dir, &ctr, PAUSE, &images::tiny_with(Compression::Gzip).config("Cmd", json!(["/bin/sleep", "1000000"])));
 
         let name = namespace.clone();
         let kubeconfig = cluster.node_kubeconfig(&name, &format!("https://{server}"));

@@ -28,16 +28,17 @@ pub struct Layers {
 /// layer's directory attached somewhere, and two overlays must not share an upper layer: so the old one goes first, and the target
 /// is left bare if the new one cannot be had. Needs root.
 pub fn replace_lower(target: &Path, image: BorrowedFd<'_>, layers: &Layers) -> Result<(), Error> {
-    unmount(target)?;
+    // Not lazily: a root that someone uses would go on writing to the upper layer.
+    unmount(target, UnmountFlags::NOFOLLOW)?;
     attach(image, target)?;
     let made = overlay(target, layers);
-    // Unmounted even so: the overlay has a copy of its own.
-    unmount(target)?;
+    // Unmounted even so: the overlay has a copy of its own. Lazily, for `image` is a descriptor of this very mount.
+    unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
     attach(made?.as_fd(), target)
 }
 
-fn unmount(target: &Path) -> Result<(), Error> {
-    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW).map_err(Error::path("unmount", target))
+fn unmount(target: &Path, flags: UnmountFlags) -> Result<(), Error> {
+    rustix::mount::unmount(target, flags).map_err(Error::path("unmount", target))
 }
 
 fn overlay(lower: &Path, layers: &Layers) -> Result<OwnedFd, Error> {
