@@ -218,6 +218,8 @@ fn apiserver_command(bin: &Path, dir: &Path, port: u16, etcd_port: u16) -> Comma
     command.args(["--authorization-mode=Node,RBAC", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
     // The admission plugin gives no pods service accounts: nobody would make them here.
     command.args(["--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"]);
+    // A node of the tests has a name that no DNS knows.
+    command.arg("--kubelet-preferred-address-types=InternalIP");
     command.arg(format!("--secure-port={port}")).arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"));
     command
 }
