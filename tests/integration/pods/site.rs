@@ -93,7 +93,7 @@ impl Site {
 
     /// What the shadow of an image is marked with.
     pub(super) fn marker(&self, name: &str) -> String {
-        let path = "jsonpath={.status.artifact.digest}";
+        let path = "jsonpath={.status.artifacts[0].digest}";
         let digest = self.cluster.kubectl(&["get", "singularityimage", name, "-n", &self.namespace, "-o", path]).ok();
         let namespace = &self.namespace;
         serde_json::json!({"format": 1, "namespace": namespace, "name": name, "digest": digest.stdout}).to_string()
