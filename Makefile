@@ -15,8 +15,8 @@ build: ## build everything, unoptimised
 # (Like any program of glibc's, build it on the distribution that it will run on.)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-release: ## build what ships, optimised: target/release/{siforge,siforge-operator,siforge-agent,libsiforge_spank.so}
-	$(CARGO) build --release --locked -p siforge-operator -p siforge-node-agent -p siforge-spank
+release: ## build what ships, optimised: target/release/{siforge,siforge-operator,siforge-agent,siforge-runtime,libsiforge_spank.so}
+	$(CARGO) build --release --locked -p siforge-operator -p siforge-node-agent -p siforge-runtime -p siforge-spank
 	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) -p siforge-cli
 	install -m 755 target/$(HOST)/release/siforge target/release/siforge
 

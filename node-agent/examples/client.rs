@@ -1,7 +1,7 @@
 //! The smallest launcher: asks the agent for an image and looks into it, without attaching the mount anywhere.
 //!
 //! ```text
-//! client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME]
+//! client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME] [namespace=NAME]
 //! ```
 //!
 //! Prints one JSON line: what the agent said, and owner and content of FILE in the image. With `userns` it first moves into a new user
@@ -21,7 +21,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [socket, reference, file, options @ ..] = words.as_slice() else {
-        return Err("usage: client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME]".into());
+        return Err("usage: client SOCKET REFERENCE FILE [idmap] [userns] [hold] [lease=NAME] [namespace=NAME]".into());
     };
     let has = |option: &str| options.iter().any(|word| word == option);
     let lease = options.iter().find_map(|word| word.strip_prefix("lease="));
@@ -32,6 +32,7 @@ fn main() -> Outcome<()> {
         idmap: has("idmap"),
         lease: lease.map(str::to_owned),
         user_namespace: None,
+        namespace: options.iter().find_map(|word| word.strip_prefix("namespace=")).map(str::to_owned),
     };
     let answer = Client::connect(Path::new(socket))
         .and_then(|mut client| client.mount(&request, namespace.as_ref().map(AsFd::as_fd)));

@@ -1,5 +1,6 @@
 //! What was typed: flags and subcommands, before environment and file are consulted (that is [`crate::config`]).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -46,6 +47,9 @@ pub struct Options {
     /// How many images may be mounted at once [SIFORGE_AGENT_MAX_MOUNTS; default 128]
     #[arg(long, global = true, value_name = "N")]
     pub max_mounts: Option<u32>,
+    /// Serve pods' images to the node's container runtime on this loopback address [SIFORGE_AGENT_REGISTRY; default not]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub registry: Option<SocketAddr>,
     /// Form of the log on stderr [SIFORGE_AGENT_LOG_FORMAT; default text]
     #[arg(long, global = true, value_enum)]
     pub log_format: Option<LogFormat>,

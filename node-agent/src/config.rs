@@ -9,12 +9,14 @@
 //! linger = 300                        # seconds
 //! default-namespace = "default"
 //! max-mounts = 128
+//! registry = "127.0.0.1:5057"         # default: none
 //! log-format = "text"                 # or "json"
 //! log = "info"
 //! ```
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -73,6 +75,8 @@ pub struct Config {
     pub linger: Duration,
     /// How many images may be mounted at once.
     pub max_mounts: u32,
+    /// Where pods' images are served; on loopback.
+    pub registry: Option<SocketAddr>,
 }
 
 /// What the client subcommands need as well.
@@ -101,6 +105,7 @@ struct File {
     linger: Option<u64>,
     default_namespace: Option<String>,
     max_mounts: Option<u32>,
+    registry: Option<SocketAddr>,
     log_format: Option<LogFormat>,
     log: Option<String>,
 }
@@ -138,7 +143,12 @@ pub fn load(options: &Options, environment: Environment<'_>, host_name: &str) ->
         .unwrap_or(IntegrityMode::Hash);
     let store = pick_path(options.store.clone(), environment, "SIFORGE_STORE", file.store).ok_or(Error::NoStore)?;
     absolute("store", &store)?;
-    Ok(Config { store, local, node_name, integrity, linger: Duration::from_secs(linger), max_mounts })
+    let registry = pick("registry", options.registry, environment, "SIFORGE_AGENT_REGISTRY", file.registry)?;
+    if let Some(address) = registry.filter(|address| !address.ip().is_loopback()) {
+        let wrong = "not a loopback address: what is served there is for this node alone";
+        return Err(Error::Value { setting: "registry", value: address.to_string(), wrong });
+    }
+    Ok(Config { store, local, node_name, integrity, linger: Duration::from_secs(linger), max_mounts, registry })
 }
 
 /// Settings of the client subcommands.
@@ -232,6 +242,7 @@ fn pick<T: FromStr>(
     let value = value.to_string_lossy().into_owned();
     match value.parse() {
         Ok(parsed) => Ok(Some(parsed)),
+        Err(_) if setting == "registry" => Err(Error::Value { setting, value, wrong: "not ADDRESS:PORT" }),
         Err(_) => Err(Error::Value { setting, value, wrong: "not a number" }),
     }
 }
@@ -327,6 +338,10 @@ mod tests {
         flag(Options { store: Some("s".into()), ..base() }, "setting store: \"s\" is not an absolute path");
         flag(Options { linger: Some(u64::MAX), ..base() }, "more than a year");
         flag(Options { max_mounts: Some(0), ..base() }, "setting max-mounts");
+        flag(
+            Options { registry: Some(([10, 0, 0, 1], 5057).into()), ..base() },
+            "\"10.0.0.1:5057\" is not a loopback address",
+        );
         flag(Options { node_name: Some("../x".into()), ..base() }, "setting node-name");
     }
 
@@ -334,6 +349,7 @@ mod tests {
     fn bad_variables_are_named() {
         let variable = |name, value, expected| refused(&base(), &[(name, value)], None, expected);
         variable("SIFORGE_AGENT_LINGER", "soon", "setting linger: \"soon\" is not a number");
+        variable("SIFORGE_AGENT_REGISTRY", "5057", "setting registry: \"5057\" is not ADDRESS:PORT");
         variable("SIFORGE_AGENT_INTEGRITY", "no", "setting integrity");
     }
 

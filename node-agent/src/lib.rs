@@ -6,6 +6,8 @@
 //!                                                                           ├─ integrity   is it what it says
 //!   slurmd ──▶ siforge-agent slurm prolog|epilog ──varlink──▶ (the same)    ├─ mounts      loop device, squashfs, copies
 //!                                                                           └─ node_lease  the store knows what is in use
+//!   containerd ──HTTP, loopback, token──▶ registry ─▶ shadow   an image of a few kB that stands for an artifact in a pod (pure)
+//!   siforge-runtime ──varlink, for a pod's namespace──▶ (as the CLI)
 //! ```
 //!
 //! It runs as root on every node, so it stays small: synchronous, a thread per connection, no async runtime; of an image it reads
@@ -27,8 +29,10 @@ pub mod mounts;
 pub mod nearest;
 pub mod node;
 pub mod node_lease;
+pub mod registry;
 pub mod requests;
 pub mod server;
+pub mod shadow;
 pub mod slurm;
 pub mod state_dir;
 pub mod state_file;

@@ -11,7 +11,7 @@ use siforge_node_agent::mounts::Mounts;
 use siforge_node_agent::node::{Node, chain};
 use siforge_node_agent::slurm::{self, Hook};
 use siforge_node_agent::state_dir::StateDir;
-use siforge_node_agent::{server, status};
+use siforge_node_agent::{registry, server, status};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -87,11 +87,14 @@ fn serve(options: &Options, unmount_on_exit: bool) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err("the agent mounts images and must be started as root".into());
     }
-    let local = config.local.clone();
+    let (local, registry) = (config.local.clone(), config.registry);
     let _locked = StateDir::lock(&local.state_dir)?;
     // The socket is ours alone from before the node is taken up, and is listened on after.
     let node = Node::start(config)?;
     let listener = server::listen(&local.socket)?;
+    if let Some(address) = registry {
+        registry::start(&node, address, &local.state_dir)?;
+    }
     tracing::info!(socket = %local.socket.display(), "listening");
     server::serve(listener, &local.socket, &signals, &node)?;
     // Under the lock: no other agent's socket can be there.

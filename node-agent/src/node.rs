@@ -75,8 +75,8 @@ pub enum Error {
     #[error("{image} has no revision with digest {digest}")]
     OtherDigest { image: String, digest: Digest },
     /// The access rules do not name the caller.
-    #[error("uid {uid} may not use the image {image}: ask its owner for access")]
-    NotAllowed { image: String, uid: u32 },
+    #[error("{caller} may not use the image {image}: ask its owner for access")]
+    NotAllowed { image: String, caller: String },
     /// The store can't be read.
     #[error("read the ref of {image}: {source}")]
     Store { image: String, source: siforge_store::Error },
@@ -193,7 +193,7 @@ impl Node {
         match authorise::decide(current.as_ref(), name.digest.as_ref(), caller, history).map_err(failed)? {
             Ok(granted) => Ok((name, granted)),
             Err(Denied::Unknown) => Err(Error::Unknown { nearest: self.nearest(&image, caller), image }),
-            Err(Denied::NotAllowed) => Err(Error::NotAllowed { image, uid: caller.uid }),
+            Err(Denied::NotAllowed) => Err(Error::NotAllowed { image, caller: shown(caller) }),
             Err(Denied::OtherDigest) => match name.digest {
                 Some(digest) => Err(Error::OtherDigest { image, digest }),
                 None => Err(Error::Unknown { image, nearest: None }),
@@ -369,7 +369,8 @@ impl Node {
         state_file::write(&self.leases_path, &inner.leases.saved())
     }
 
-    fn nearest(&self, wanted: &str, caller: &Caller) -> Option<String> {
+    /// The name that exists, that `caller` may use, and that is nearest to a `namespace/name`.
+    pub fn nearest(&self, wanted: &str, caller: &Caller) -> Option<String> {
         let names = self.store.list_refs().ok()?;
         let names: Vec<String> = names.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
         let visible = |name: &&str| {
@@ -406,6 +407,14 @@ impl Node {
     /// What the table has or is about to have.
     fn used(&self) -> BTreeSet<Digest> {
         self.lock().table.phases().filter(|(_, phase)| *phase != Phase::Failed).map(|(digest, _)| *digest).collect()
+    }
+}
+
+/// A caller in messages.
+fn shown(caller: &Caller) -> String {
+    match &caller.namespace {
+        Some(namespace) => format!("a pod of the namespace {namespace}"),
+        None => format!("uid {}", caller.uid),
     }
 }
 

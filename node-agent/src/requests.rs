@@ -84,6 +84,7 @@ fn mount(node: &Arc<Node>, peer: Peer, caller: &Caller, request: &Request) -> Re
             return Err(Refusal::InvalidParameter { parameter: "user_namespace".to_owned() });
         }
     };
+    let caller = &on_behalf_of(caller, &asked)?;
     let (_, granted) = node.resolve(&asked.reference, caller).map_err(refusal)?;
     let pinned = node.hold(&granted.digest, Instant::now() + ANSWER_WITHIN).map_err(refusal)?;
     let (mount, idmapped) = copy(node, &granted.digest, caller.uid, peer.gid, asked.idmap)?;
@@ -105,6 +106,20 @@ fn mount(node: &Arc<Node>, peer: Peer, caller: &Caller, request: &Request) -> Re
         groups_mapped: user_namespace.is_some(),
     };
     Ok((reply, mount))
+}
+
+/// Who counts: the caller, or the pod that root asks for.
+fn on_behalf_of(caller: &Caller, asked: &MountRequest) -> Result<Caller, Refusal> {
+    let Some(namespace) = &asked.namespace else {
+        return Ok(caller.clone());
+    };
+    if caller.uid != 0 {
+        let message = format!("uid {} may not ask for a pod: only a container runtime, which is root, may", caller.uid);
+        return Err(Refusal::NotAllowed { message });
+    }
+    siforge_store::names::check_namespace(namespace)
+        .map_err(|error| Refusal::InvalidParameter { parameter: chain(&error) })?;
+    Ok(Caller { namespace: Some(namespace.clone()), ..caller.clone() })
 }
 
 /// A detached copy for the caller. Where the kernel can't map ids, a plain one: the reply says so, and the caller decides.

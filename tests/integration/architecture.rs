@@ -46,7 +46,7 @@ invariants! {
 }
 
 /// What each package may use of the others, dev-dependencies aside. operator and node-agent never see each other.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("siforge-crds", &[]),
     ("siforge-reference", &[]),
     ("siforge-definition", &[]),
@@ -78,6 +78,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         &["siforge-crds", "siforge-reference", "siforge-store", "siforge-sif", "siforge-launch", "siforge-agent-api"],
     ),
     ("siforge-spank", &["siforge-reference", "siforge-sif", "siforge-launch", "siforge-agent-api"]),
+    ("siforge-runtime", &["siforge-launch", "siforge-agent-api"]),
     (
         "siforge-cli",
         &[
@@ -161,7 +162,7 @@ fn heavy_agents() -> Violations {
         "siforge-squashfs" => package.features.contains("write"),
         _ => false,
     };
-    let agents = ["siforge-node-agent", "siforge-spank"];
+    let agents = ["siforge-node-agent", "siforge-spank", "siforge-runtime"];
     agents
         .iter()
         .flat_map(|name| {

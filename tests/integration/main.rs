@@ -8,6 +8,7 @@ mod harness;
 mod image;
 mod inspect;
 mod operator;
+mod pods;
 mod registry;
 mod sandbox;
 mod siftool;

@@ -9,6 +9,7 @@ gcc:gcc  pkg-config:pkg-config  make:make  cmake:cmake  curl:curl  ca-certificat
 openssl:openssl  gpg:gpg  gpg-agent:gpg-agent  htpasswd:apache2-utils  python3:python3-minimal  jq:jq  file:file  zstd:zstd  getfattr:attr  getfacl:acl  setcap:libcap2-bin
 docker-registry:docker-registry  skopeo:skopeo  umoci:umoci  podman:podman  mmdebstrap:mmdebstrap  busybox:busybox-static
 mksquashfs:squashfs-tools  tar2sqfs:squashfs-tools-ng  strace:strace  ip:iproute2  useradd:passwd  newuidmap:uidmap  setpriv:util-linux
+runc:runc  conntrack:conntrack  containerd:containerd
 munged:munge  slurmctld:slurmctld  slurmd:slurmd  srun:slurm-client
 "
 [ "${1:-}" != bench ] || wanted+="igzip:isal squashfuse_ll:squashfuse pip3:python3-pip"
@@ -23,6 +24,7 @@ done
 # A header and a folder of plugins are no programs.
 [ -e /usr/include/slurm/spank.h ] || missing+=(libslurm-dev)
 [ -e /usr/lib/"$(gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu)"/slurm-wlm/select_cons_tres.so ] || missing+=(slurm-wlm-basic-plugins)
+[ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 
 if [ ${#missing[@]} -gt 0 ]; then

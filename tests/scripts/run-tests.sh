@@ -9,7 +9,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 # Before any test runs, so that no test waits for it and what fails here says so here.
 if [ -z "${KUBEBUILDER_ASSETS:-}" ]; then
   version=$(sed -n 's/^pub const KUBE_VERSION: &str = "\(.*\)";/\1/p' tests/src/cluster.rs)
-  tests/scripts/build-kube.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/kube-$version"
+  tests/scripts/build-kube.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/kube-$version" node
 fi
 version=$(sed -n 's/^pub const COSIGN_VERSION: &str = "\(.*\)";/\1/p' tests/src/cosign.rs)
 tests/scripts/build-cosign.sh "${XDG_CACHE_HOME:-$HOME/.cache}/siforge-test/cosign-$version"

@@ -15,16 +15,17 @@ use crate::run::run_within;
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 
 /// Package that a binary comes from.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("siforge", "siforge-cli"),
     ("siforge-operator", "siforge-operator"),
     ("siforge-agent", "siforge-node-agent"),
+    ("siforge-runtime", "siforge-runtime"),
     ("libsiforge_spank.so", "siforge-spank"),
     ("siforge-test-guard", "siforge-tests"),
     ("siforge-bench", "siforge-tests"),
 ];
 
-/// The path of `siforge`, `siforge-operator`, `siforge-agent`, `libsiforge_spank.so` or `siforge-test-guard`.
+/// The path of `siforge`, `siforge-operator`, `siforge-agent`, `siforge-runtime`, `libsiforge_spank.so` or `siforge-test-guard`.
 ///
 /// From `SIFORGE_BIN_DIR` when that is set; else built by Cargo with the profile and into the target folder of the
 /// running test binary.

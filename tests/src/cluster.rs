@@ -79,6 +79,26 @@ impl Cluster {
         )
     }
 
+    /// A kubeconfig of a node's kubelet, which reaches the API server by another address.
+    pub fn node_kubeconfig(&self, node: &str, server: &str) -> PathBuf {
+        let user = format!("{{token: admin-token, as: \"system:node:{node}\", as-groups: [\"system:nodes\"]}}");
+        self.write_kubeconfig_for(
+            &format!("node-{node}"),
+            &user,
+            &format!("server: \"{server}\", tls-server-name: localhost"),
+        )
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Folder with what a node needs, too: kubelet, containerd, its shim, ctr.
+    pub fn node_binaries(&self) -> PathBuf {
+        static BUILT: OnceLock<PathBuf> = OnceLock::new();
+        BUILT.get_or_init(|| build_binaries(&["node"])).clone()
+    }
+
     /// `https://127.0.0.1:PORT`.
     pub fn server(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
@@ -148,10 +168,14 @@ impl Cluster {
     }
 
     fn write_kubeconfig(&self, name: &str, user: &str) -> PathBuf {
+        self.write_kubeconfig_for(name, user, &format!("server: \"{}\"", self.server()))
+    }
+
+    fn write_kubeconfig_for(&self, name: &str, user: &str, server: &str) -> PathBuf {
         let path = self.dir.path().join(format!("{name}.kubeconfig"));
-        let (server, ca) = (self.server(), self.dir.path().join("pki/ca.crt"));
+        let ca = self.dir.path().join("pki/ca.crt");
         let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\ncontexts: [{{name: test, context: {{cluster: test, user: test}}}}]\nclusters: [{{name: test, cluster: {{server: \"{server}\", certificate-authority: \"{}\"}}}}]\nusers: [{{name: test, user: {user}}}]\n",
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\ncontexts: [{{name: test, context: {{cluster: test, user: test}}}}]\nclusters: [{{name: test, cluster: {{{server}, certificate-authority: \"{}\"}}}}]\nusers: [{{name: test, user: {user}}}]\n",
             ca.display()
         );
         write(&path, &text);
@@ -194,6 +218,8 @@ fn apiserver_command(bin: &Path, dir: &Path, port: u16, etcd_port: u16) -> Comma
     command.args(["--authorization-mode=Node,RBAC", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
     // The admission plugin gives no pods service accounts: nobody would make them here.
     command.args(["--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"]);
+    // A node of the tests has a name that no DNS knows.
+    command.arg("--kubelet-preferred-address-types=InternalIP");
     command.arg(format!("--secure-port={port}")).arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"));
     command
 }
@@ -222,12 +248,16 @@ pub fn kube_binaries() -> PathBuf {
                 }
                 return dir;
             }
-            let dir = config::cache_dir().join(format!("kube-{KUBE_VERSION}"));
-            let script = binaries::source_root().join("tests/scripts/build-kube.sh");
-            run_within(BUILD, Command::new("bash").arg(script).arg(&dir)).ok();
-            dir
+            build_binaries(&[])
         })
         .clone()
+}
+
+fn build_binaries(parts: &[&str]) -> PathBuf {
+    let dir = config::cache_dir().join(format!("kube-{KUBE_VERSION}"));
+    let script = binaries::source_root().join("tests/scripts/build-kube.sh");
+    run_within(BUILD, Command::new("bash").arg(script).arg(&dir).args(parts)).ok();
+    dir
 }
 
 fn write(path: &Path, text: &str) {

@@ -66,6 +66,10 @@ pub struct MountRequest {
     /// and supplementary groups, setgroups denied) before it replies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_namespace: Option<bool>,
+    /// The Kubernetes namespace of the pod that the mount is for: what it may have counts, not what the caller may. Of
+    /// root alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// The image that was mounted; the mount is the descriptor at index `mount_fd`.

@@ -17,6 +17,7 @@ mod client;
 mod error;
 mod frame;
 mod interface;
+mod marker;
 mod server;
 
 pub use client::Client;
@@ -26,4 +27,5 @@ pub use interface::{
     DEFAULT_SOCKET, DESCRIPTION, INTERFACE, LeaseId, Method, MountReply, MountRequest, MountStatus, ReleaseRequest,
     ResolveReply, ResolveRequest, StatusReply, WarmReply, WarmRequest,
 };
+pub use marker::{MARKER, MARKER_LIMIT, Marker};
 pub use server::{Peer, Request, peer};

@@ -216,8 +216,11 @@ fn types_are_those_of_the_description() {
     let names = |value: serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     let check = |after: &str, value: serde_json::Value| assert_eq!(names(value), described(after), "{after}");
     let text = || Some("x".to_owned());
-    check("method Mount", json(&MountRequest { lease: text(), user_namespace: Some(true), ..Default::default() }));
-    check("user_namespace: ?bool\n) ->", json(&MountReply { path_hint: text(), ..Default::default() }));
+    check(
+        "method Mount",
+        json(&MountRequest { lease: text(), user_namespace: Some(true), namespace: text(), ..Default::default() }),
+    );
+    check("namespace: ?string\n) ->", json(&MountReply { path_hint: text(), ..Default::default() }));
     check("method Warm", json(&WarmRequest { lease: text(), budget_ms: Some(1), ..Default::default() }));
     check("budget_ms: ?int\n) ->", json(&WarmReply::default()));
     check("method Release", json(&ReleaseRequest::default()));

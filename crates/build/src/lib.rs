@@ -28,6 +28,7 @@ mod progress;
 mod provenance;
 mod recipe;
 mod run;
+mod shadow;
 mod source;
 pub mod source_tree;
 

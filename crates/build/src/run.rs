@@ -104,6 +104,9 @@ pub async fn build(
         recorded => recorded?,
     };
     if let Some(record) = recorded {
+        // What an earlier version built has none.
+        let (stored, digest) = (store.clone(), record.digest);
+        blocking(move || crate::shadow::ensure(&stored, &digest)).await?;
         progress.enter(Phase::Done);
         return Ok(built(store, key, record.digest, record.size, true, Vec::new()));
     }
@@ -122,6 +125,7 @@ pub async fn build(
     // fsync of some GB takes its time: not on a thread of the runtime.
     let published = blocking(move || {
         let linked = store.publish(pending, &digest, size, Visibility::Private)?;
+        crate::shadow::ensure(&store, &digest)?;
         let record = store.record_recipe(RecipeRecord::new(key, digest, size))?;
         linked.settle()?;
         Ok(built(&store, key, record.digest, record.size, false, warnings))

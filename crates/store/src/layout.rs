@@ -3,6 +3,7 @@
 //! ```text
 //! <store>/siforge-store                              format version, agent group
 //!   sif/sha256/ab/<hex>.sif                          artifacts, immutable, named by image digest
+//!   shadows/<hex>.json                               what an artifact's image in a pod is made of
 //!   recipes/sha256/ab/<hex>.json                     recipe key → image digest
 //!   refs/<namespace>/<name>/<revision>.json, current what a name points at
 //!   blobs/sha256/ab/<hex>                            layer cache
@@ -55,6 +56,15 @@ impl Layout {
     pub fn artifact(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         self.artifacts().join(&hex[..2]).join(format!("{hex}.sif"))
+    }
+
+    pub fn shadows(&self) -> PathBuf {
+        self.root.join("shadows")
+    }
+
+    /// What stands for the artifact in a pod.
+    pub fn shadow(&self, digest: &Digest) -> PathBuf {
+        self.shadows().join(format!("{}.json", digest.hex()))
     }
 
     pub fn recipe(&self, key: &Digest) -> PathBuf {
@@ -110,6 +120,7 @@ impl Layout {
         vec![
             (self.root.clone(), 0),
             below("sif/sha256", 0),
+            below("shadows", 0),
             below("recipes/sha256", 1),
             below("refs", 2),
             below("blobs/sha256", 1),
@@ -126,6 +137,7 @@ impl Layout {
         [
             "sif",
             "sif/sha256",
+            "shadows",
             "recipes",
             "recipes/sha256",
             "refs",

@@ -7,7 +7,7 @@
 //!
 //! - [`layout`]: every path is made there. [`names`]: which names a path holds.
 //! - [`publish`]: an artifact appears whole or not at all. [`refs`]: what a name points at, with history and fencing.
-//! - [`access`]: who may launch. [`recipes`]: recipe key → artifact. [`blobs`], [`packs`]: the layer cache; [`cache`]: what goes when it is full.
+//! - [`access`]: who may launch. [`shadows`]: artifact → its image in a pod. [`recipes`]: recipe key → artifact. [`blobs`], [`packs`]: the layer cache; [`cache`]: what goes when it is full.
 //! - [`claims`]: "I am building this". [`leases`]: "this node uses these".
 //!
 //! What is later garbage collected is decided from these files alone: refs (with tombstones), leases (with counters), recipes.
@@ -27,6 +27,7 @@ pub mod packs;
 pub mod publish;
 pub mod recipes;
 pub mod refs;
+pub mod shadows;
 mod store;
 pub mod writer;
 
@@ -41,4 +42,5 @@ pub use packs::{Packs, PendingPack};
 pub use publish::{Linked, Pending, Visibility};
 pub use recipes::RecipeRecord;
 pub use refs::{Provenance, Ref, RefContent, Written};
+pub use shadows::Shadow;
 pub use store::Store;
