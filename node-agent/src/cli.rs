@@ -75,9 +75,33 @@ pub enum Command {
     },
     /// Unmount all that a stopped agent left in its state directory
     Cleanup,
+    /// Make siforge-runtime a runtime of this node's containerd
+    InstallRuntime(InstallRuntime),
+    /// Take it out of containerd's configuration again
+    UninstallRuntime(InstallRuntime),
     /// Slurm's hooks
     #[command(subcommand)]
     Slurm(SlurmCommand),
+}
+
+/// Where containerd is, and where the runtime goes.
+#[derive(Debug, Clone, Args)]
+pub struct InstallRuntime {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// containerd's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/containerd/config.toml")]
+    pub containerd_config: PathBuf,
+    /// The program, which is asked what it makes of its configuration; looked for in PATH
+    #[arg(long, value_name = "PATH", default_value = "containerd")]
+    pub containerd: PathBuf,
+    /// Folder that the runtime is copied to
+    #[arg(long, value_name = "DIR", default_value = "/opt/siforge/bin")]
+    pub prefix: PathBuf,
+    /// The runtime that is copied; default: siforge-runtime beside this program
+    #[arg(long, value_name = "FILE")]
+    pub wrapper: Option<PathBuf>,
 }
 
 /// What slurmd calls.

@@ -22,6 +22,7 @@ pub mod authorise;
 pub mod cli;
 pub mod config;
 pub mod idmap;
+pub mod install;
 pub mod integrity;
 pub mod leases;
 pub mod loops;

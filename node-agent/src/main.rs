@@ -5,12 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use siforge_node_agent::cli::{Cli, Command, LogFormat, Options, SlurmCommand};
+use siforge_node_agent::cli::{Cli, Command, InstallRuntime, LogFormat, Options, SlurmCommand};
 use siforge_node_agent::config::{self, Local, process_environment};
 use siforge_node_agent::mounts::Mounts;
 use siforge_node_agent::node::{Node, chain};
 use siforge_node_agent::slurm::{self, Hook};
 use siforge_node_agent::state_dir::StateDir;
+use siforge_node_agent::install::{self, Places};
 use siforge_node_agent::{registry, server, status};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -42,6 +43,8 @@ fn run(cli: &Cli) -> Outcome {
         Some(Command::Serve { unmount_on_exit }) => serve(options, *unmount_on_exit),
         Some(Command::Status { json }) => print_status(options, *json),
         Some(Command::Cleanup) => cleanup(options),
+        Some(Command::InstallRuntime(asked)) => told(install::install(&places(options, asked)?, asked.dry_run)?),
+        Some(Command::UninstallRuntime(asked)) => told(install::uninstall(&places(options, asked)?, asked.dry_run)?),
         Some(Command::Slurm(SlurmCommand::Check)) => {
             let socket = config::local(options, &process_environment)?.socket;
             let status = slurm::check(&socket)?;
@@ -50,6 +53,23 @@ fn run(cli: &Cli) -> Outcome {
         // Not reached: main() takes these two out before anything can fail. If it did, they end as they must.
         Some(Command::Slurm(SlurmCommand::Prolog | SlurmCommand::Epilog)) => Ok(()),
     }
+}
+
+fn told(lines: Vec<String>) -> Outcome {
+    print(&(lines.join("\n") + "\n"))
+}
+
+fn places(options: &Options, asked: &InstallRuntime) -> Result<Places, Box<dyn std::error::Error>> {
+    let local = config::local(options, &process_environment)?;
+    let beside = || -> std::io::Result<_> { Ok(std::env::current_exe()?.with_file_name("siforge-runtime")) };
+    Ok(Places {
+        config: asked.containerd_config.clone(),
+        containerd: asked.containerd.clone(),
+        prefix: asked.prefix.clone(),
+        wrapper: asked.wrapper.clone().map_or_else(beside, Ok)?,
+        socket: local.socket,
+        state_dir: local.state_dir,
+    })
 }
 
 /// The hook that slurmd called, told before clap may refuse the rest of the line: the exit code of these is 0 come what may.

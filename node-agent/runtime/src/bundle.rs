@@ -26,6 +26,8 @@ pub(crate) enum Error {
     Content { path: PathBuf, reason: String },
     #[error("no annotation says for which pod the container is: {}", NAMESPACE_ANNOTATIONS.join(", "))]
     NoNamespace,
+    #[error("annotations name two namespaces of the pod, {one:?} and {other:?}: it set one itself")]
+    TwoNamespaces { one: String, other: String },
     #[error("the image {image} cannot be the root of a pod with hostUsers: false")]
     UserNamespace { image: String },
 }
@@ -83,11 +85,20 @@ pub(crate) fn wanted(bundle: &Path) -> Result<Option<Wanted>, Error> {
     if !config.linux.uid_mappings.is_empty() {
         return Err(Error::UserNamespace { image: marker.reference() });
     }
-    let namespace = NAMESPACE_ANNOTATIONS.iter().find_map(|name| config.annotations.get(*name));
-    let namespace = namespace.ok_or(Error::NoNamespace)?.clone();
+    let namespace = namespace(&config.annotations)?;
     let root = root.canonicalize().map_err(|source| Error::Io { operation: "find", path: root.clone(), source })?;
     let label = Some(config.linux.mount_label).filter(|label| !label.is_empty());
     Ok(Some(Wanted { marker, namespace, root, label }))
+}
+
+/// What the engine says. A pod may set the annotation of the other engine, and its engine may pass it on: then they differ.
+fn namespace(annotations: &BTreeMap<String, String>) -> Result<String, Error> {
+    let mut said = NAMESPACE_ANNOTATIONS.iter().filter_map(|name| annotations.get(*name));
+    let namespace = said.next().ok_or(Error::NoNamespace)?;
+    match said.find(|other| *other != namespace) {
+        None => Ok(namespace.clone()),
+        Some(other) => Err(Error::TwoNamespaces { one: namespace.clone(), other: other.clone() }),
+    }
 }
 
 /// The marker's bytes. An image's links lead nowhere, and what is not a plain file is no marker.
@@ -161,6 +172,12 @@ mod tests {
         check(&config(r#""annotations":{"io.kubernetes.cri-o.Namespace":"lab"}"#), Some(MARK), Ok(true));
         check(&config(r#""annotations":{}"#), Some(MARK), Err("no annotation says for which pod"));
         check(&config(r#""annotations":{}"#), None, Ok(false));
+        let both = |other: &str| {
+            let one = r#""io.kubernetes.cri.sandbox-namespace":"lab""#;
+            config(&format!(r#""annotations":{{{one},"io.kubernetes.cri-o.Namespace":"{other}"}}"#))
+        };
+        check(&both("lab"), Some(MARK), Ok(true));
+        check(&both("other"), Some(MARK), Err("two namespaces of the pod, \"lab\" and \"other\""));
         check(&config(&format!(r#"{POD},"linux":{{"uidMappings":[{{"size":1}}]}}"#)), Some(MARK), Err("hostUsers"));
         check(&config(&format!(r#"{POD},"linux":{{"uidMappings":[]}}"#)), Some(MARK), Ok(true));
         check(&pod, Some("{"), Err(".siforge-image is not understood"));
