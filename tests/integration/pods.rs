@@ -120,7 +120,7 @@ fn running_pods_need_no_agent(site: &Site) {
     site.wait_phase("runs", "Running");
     site.run_pod("second", "tiny", &container("sleep 1000", "runAsUser: 1, "));
     site.wait_phase("second", "Running");
-    assert_eq!(site.images_mounted(), 1, "one kernel mount for all containers of an image");
+    assert_eq!(site.mounts_of("tiny"), 1, "one kernel mount for all containers of an image");
     let exec = ["exec", "-n", &site.namespace, "runs", "--", "sh", "-c", "cat /proof; id -u"];
     assert_eq!(site.cluster.kubectl(&exec).ok().stdout, "made of layers\n1\n");
 

@@ -93,10 +93,8 @@ impl Site {
 
     /// What the shadow of an image is marked with.
     pub(super) fn marker(&self, name: &str) -> String {
-        let path = "jsonpath={.status.artifacts[0].digest}";
-        let digest = self.cluster.kubectl(&["get", "singularityimage", name, "-n", &self.namespace, "-o", path]).ok();
-        let namespace = &self.namespace;
-        serde_json::json!({"format": 1, "namespace": namespace, "name": name, "digest": digest.stdout}).to_string()
+        let (namespace, digest) = (&self.namespace, self.digest(name));
+        serde_json::json!({"format": 1, "namespace": namespace, "name": name, "digest": digest}).to_string()
     }
 
     /// One that takes the place of an agent that was killed.
@@ -112,13 +110,15 @@ impl Site {
         mounts.lines().filter(below).map(str::to_owned).collect()
     }
 
-    /// Images that the kernel has mounted, by the agent's word.
-    pub(super) fn images_mounted(&self) -> usize {
-        let mut devices: Vec<String> =
-            self.mounts("squashfs").iter().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
-        devices.sort();
-        devices.dedup();
-        devices.len()
+    /// How often the kernel has an image mounted.
+    pub(super) fn mounts_of(&self, name: &str) -> usize {
+        let digest = self.digest(name);
+        self.mounts("squashfs").iter().filter(|line| line.contains(digest.trim_start_matches("sha256:"))).count()
+    }
+
+    fn digest(&self, name: &str) -> String {
+        let path = "jsonpath={.status.artifacts[0].digest}";
+        self.cluster.kubectl(&["get", "singularityimage", name, "-n", &self.namespace, "-o", path]).ok().stdout
     }
 }
 
