@@ -1,5 +1,6 @@
 //! Images of the store as the roots of pods: the real operator, agent, runtime, containerd and kubelet.
 
+mod install;
 mod shadow_registry;
 mod site;
 

@@ -65,13 +65,8 @@ pub fn install(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
     let effective = dump(places)?;
     let wrapper = places.prefix.join(WRAPPER);
     let hosts = places.state_dir.join("registry");
-    let found = Found {
-        path: &places.config,
-        main: main.as_deref(),
-        effective: &effective,
-        wrapper: &wrapper,
-        hosts: &hosts,
-    };
+    let found =
+        Found { path: &places.config, main: main.as_deref(), effective: &effective, wrapper: &wrapper, hosts: &hosts };
     let changes = plan::install(&found)?;
     let settings = settings(places, changes.behind.as_deref());
     let settings_path = wrapper.with_extension("toml");
@@ -94,7 +89,9 @@ pub fn install(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
             return Err(Error::NotTaken { program: places.containerd.clone() });
         }
     }
-    lines.push("containerd takes this up when it is restarted: systemctl restart containerd (running containers stay)".into());
+    lines.push(
+        "containerd takes this up when it is restarted: systemctl restart containerd (running containers stay)".into(),
+    );
     Ok(lines)
 }
 
@@ -104,13 +101,8 @@ pub fn uninstall(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
     let effective = dump(places)?;
     let wrapper = places.prefix.join(WRAPPER);
     let hosts = places.state_dir.join("registry");
-    let found = Found {
-        path: &places.config,
-        main: main.as_deref(),
-        effective: &effective,
-        wrapper: &wrapper,
-        hosts: &hosts,
-    };
+    let found =
+        Found { path: &places.config, main: main.as_deref(), effective: &effective, wrapper: &wrapper, hosts: &hosts };
     let changes = plan::uninstall(&found)?;
     let mut lines = told(&changes)?;
     lines.push(format!("{} stays: containers that run know it by this path", wrapper.display()));
@@ -122,7 +114,7 @@ pub fn uninstall(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
 }
 
 fn settings(places: &Places, behind: Option<&Path>) -> String {
-    let line = |name: &str, path: &Path| format!("{name} = {}\n", toml::Value::String(path.display().to_string()));
+    let line = |name: &str, path: &Path| format!("{name} = {}\n", plan::quoted(&path.to_string_lossy()));
     let behind = behind.map(|path| line("runtime", path)).unwrap_or_default();
     line("socket", &places.socket) + &behind
 }
@@ -140,7 +132,9 @@ fn has_handler(effective: &Table) -> bool {
 /// What containerd makes of its configuration.
 fn dump(places: &Places) -> Result<Table, Error> {
     let program = &places.containerd;
-    let output = Command::new(program).arg("--config").arg(&places.config).args(["config", "dump"]).output();
+    // Version 1.6 refuses to read a file that is missing.
+    let config = if places.config.exists() { &places.config } else { Path::new("/dev/null") };
+    let output = Command::new(program).arg("--config").arg(config).args(["config", "dump"]).output();
     let output = output.map_err(failed("run", program))?;
     let wrong = |said: String| Error::Dump { program: program.clone(), config: places.config.clone(), said };
     if output.stdout.len() as u64 > CONFIG_LIMIT {
@@ -262,7 +256,8 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     beside.push(".siforge-new");
     let beside = PathBuf::from(beside);
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(failed("create", &beside))?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(failed("create", &beside))?;
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", &beside))?;
     file.write_all(bytes).map_err(failed("write", &beside))?;
     file.sync_all().map_err(failed("write", &beside))?;

@@ -90,7 +90,8 @@ pub fn install(found: &Found<'_>) -> Result<Changes, Refusal> {
     let set = text(registry, "config_path").unwrap_or_default();
     // Folders between colons; the first is asked first.
     let certs = set.split(':').find(|path| !path.is_empty()).unwrap_or(CERTS);
-    let config_path = set.is_empty().then_some(certs);
+    // What this set before it sets again.
+    let config_path = (set.is_empty() || set == CERTS).then_some(certs);
     let main = found.main.map(without_ours);
     if version == 2 && has_handler(containerd) && main.as_deref() == found.main {
         return Err(Refusal::Foreign { path: found.path.to_owned() });
@@ -115,7 +116,7 @@ pub fn uninstall(found: &Found<'_>) -> Result<Changes, Refusal> {
     let main = found.main.map(without_ours).filter(|main| Some(main.as_str()) != found.main);
     let mut files: Vec<_> = main.map(|main| (found.path.to_owned(), Some(main))).into_iter().collect();
     if version >= 3 {
-        let folder = imported(found.effective).unwrap_or_else(|| folder_beside(found.path));
+        let folder = imported(found)?.unwrap_or_else(|| folder_beside(found.path));
         files.push((folder.join(DROP_IN), None));
     }
     Ok(Changes { files, link: (Path::new(certs).join(REGISTRY), None), behind: None })
@@ -141,8 +142,8 @@ fn has_handler(containerd: Option<&Table>) -> bool {
 }
 
 /// A TOML string: JSON's escapes are TOML's, too.
-fn quoted(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// The handler's tables.
@@ -150,7 +151,8 @@ fn handler(plugin: &str, wrapper: &Path, default: Option<&Table>) -> String {
     let table = format!("plugins.\"{plugin}\".containerd.runtimes.{HANDLER}");
     let spec = text(default, "base_runtime_spec").filter(|spec| !spec.is_empty());
     let spec = spec.map(|spec| format!("  base_runtime_spec = {}\n", quoted(spec))).unwrap_or_default();
-    let systemd = default.and_then(|default| at(default, &["options"])).and_then(|options| options.get("SystemdCgroup"));
+    let systemd =
+        default.and_then(|default| at(default, &["options"])).and_then(|options| options.get("SystemdCgroup"));
     let systemd = systemd.and_then(Value::as_bool).unwrap_or_default();
     format!(
         "[{table}]\n  runtime_type = \"io.containerd.runc.v2\"\n  pod_annotations = [\"siforge.dev/*\"]\n{spec}\
@@ -168,7 +170,7 @@ fn drop_in(
     config_path: Option<&str>,
 ) -> Result<Vec<(PathBuf, Option<String>)>, Refusal> {
     let mut files = Vec::new();
-    let folder = match imported(found.effective) {
+    let folder = match imported(found)? {
         Some(folder) => folder,
         None => {
             let folder = folder_beside(found.path);
@@ -177,18 +179,21 @@ fn drop_in(
             folder
         }
     };
-    let registry = config_path.map(|path| format!("[plugins.\"{images}\".registry]\n  config_path = {}\n", quoted(path)));
+    let registry =
+        config_path.map(|path| format!("[plugins.\"{images}\".registry]\n  config_path = {}\n", quoted(path)));
     // Of a later version than containerd's own it would be refused; of an earlier one it is migrated.
     let text = format!("{BEGIN}version = 3\n{handler}{}{END}", registry.unwrap_or_default());
     files.push((folder.join(DROP_IN), Some(text)));
     Ok(files)
 }
 
-/// The folder of the first `…/*.toml` that is imported.
-fn imported(effective: &Table) -> Option<PathBuf> {
-    let imports = effective.get("imports")?.as_array()?;
-    let folders = imports.iter().filter_map(|import| import.as_str()?.strip_suffix("/*.toml"));
-    folders.map(PathBuf::from).find(|folder| folder.is_absolute())
+/// The folder of the first `…/*.toml` that the main file imports. What containerd's dump says of imports is not asked: it names a
+/// folder by default, and does not read it (2.4).
+fn imported(found: &Found<'_>) -> Result<Option<PathBuf>, Refusal> {
+    let main = parsed(found.path, found.main.unwrap_or_default())?;
+    let imports = main.get("imports").and_then(Value::as_array).into_iter().flatten();
+    let mut folders = imports.filter_map(|import| import.as_str()?.strip_suffix("/*.toml")).map(PathBuf::from);
+    Ok(folders.find(|folder| folder.is_absolute()))
 }
 
 fn folder_beside(main: &Path) -> PathBuf {
@@ -223,6 +228,7 @@ fn in_main(path: &Path, main: Option<&str>, handler: &str, config_path: Option<&
         let line = format!("  config_path = {}", quoted(certs));
         match at(&before, &["plugins", CRI, "registry"]) {
             None => block += &format!("[plugins.\"{CRI}\".registry]\n{line}\n"),
+            Some(registry) if text_of(registry) == Some(certs) => {}
             Some(registry) if registry.contains_key("config_path") => {
                 return Err(Refusal::ConfigPath { path: path.to_owned() });
             }
@@ -234,6 +240,10 @@ fn in_main(path: &Path, main: Option<&str>, handler: &str, config_path: Option<&
     }
     let text = format!("{text}{BEGIN}{block}{END}");
     parsed(path, &text).map(|_| text)
+}
+
+fn text_of(registry: &Table) -> Option<&str> {
+    text(Some(registry), "config_path")
 }
 
 /// The text with a line of ours behind the header of the registry's section.
@@ -282,7 +292,12 @@ mod tests {
 
     const MAIN: &str = "/etc/containerd/config.toml";
 
-    fn check(name: &str, main: Option<&str>, effective: &str, expect: Result<&[(&str, &[&str])], &str>) -> Option<Changes> {
+    fn check(
+        name: &str,
+        main: Option<&str>,
+        effective: &str,
+        expect: Result<&[(&str, &[&str])], &str>,
+    ) -> Option<Changes> {
         let effective: Table = effective.parse().expect(name);
         let found = Found {
             path: Path::new(MAIN),
@@ -317,6 +332,7 @@ mod tests {
             [plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = ''\n\
             [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nbase_runtime_spec = '/etc/spec.json'\n\
             [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nBinaryName = '/usr/sbin/runc'\nSystemdCgroup = true\n";
+        let imports = "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n";
         let parts: &[&str] = &[
             "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.siforge]",
             "BinaryName = \"/opt/siforge/bin/siforge-runtime\"",
@@ -324,21 +340,26 @@ mod tests {
             "base_runtime_spec = \"/etc/spec.json\"",
             "config_path = \"/etc/containerd/certs.d\"",
         ];
-        let changes = check("imported", Some("version = 3\n"), effective, Ok(&[(drop_in, parts)])).expect("changes");
+        let changes = check("imported", Some(imports), effective, Ok(&[(drop_in, parts)])).expect("changes");
         assert_eq!(changes.behind, Some("/usr/sbin/runc".into()));
         let link = ("/etc/containerd/certs.d/siforge.dev".into(), Some("/run/siforge/registry".into()));
         assert_eq!(changes.link, link);
 
-        let nowhere = effective.replace("'/etc/containerd/conf.d/*.toml'", "");
         let import = "imports = [\"/etc/containerd/conf.d/*.toml\"]";
-        check("no file", None, &nowhere, Ok(&[(MAIN, &[import]), (drop_in, parts)]));
-        check("no imports", Some("version = 3\n[debug]\n"), &nowhere, Ok(&[(MAIN, &[import, "[debug]"]), (drop_in, parts)]));
-        check("empty", Some("imports = []\nversion = 3\n"), &nowhere, Ok(&[(MAIN, &[import]), (drop_in, parts)]));
-        check("other", Some("imports = ['/x.toml']\n"), &nowhere, Err("add \"/etc/containerd/conf.d/*.toml\""));
-        let mirrors = effective.replace("config_path = ''", "[plugins.'io.containerd.cri.v1.images'.registry.mirrors.x]");
-        check("mirrors", Some(""), &mirrors, Err("registry.mirrors"));
+        check("no file", None, effective, Ok(&[(MAIN, &[import]), (drop_in, parts)]));
+        check(
+            "no imports",
+            Some("version = 3\n[debug]\n"),
+            effective,
+            Ok(&[(MAIN, &[import, "[debug]"]), (drop_in, parts)]),
+        );
+        check("empty", Some("imports = []\nversion = 3\n"), effective, Ok(&[(MAIN, &[import]), (drop_in, parts)]));
+        check("other", Some("imports = ['/x.toml']\n"), effective, Err("add \"/etc/containerd/conf.d/*.toml\""));
+        let mirrors =
+            effective.replace("config_path = ''", "[plugins.'io.containerd.cri.v1.images'.registry.mirrors.x]");
+        check("mirrors", Some(imports), &mirrors, Err("registry.mirrors"));
         let own = effective.replace("config_path = ''", "config_path = '/etc/certs:/other'");
-        let changes = check("config_path", Some(""), &own, Ok(&[(drop_in, &parts[..4])])).expect("changes");
+        let changes = check("config_path", Some(imports), &own, Ok(&[(drop_in, &parts[..4])])).expect("changes");
         assert_eq!(changes.link.0, Path::new("/etc/certs/siforge.dev"));
     }
 
@@ -351,7 +372,8 @@ mod tests {
             let changes = check(main, Some(main), effective, Ok(&[(MAIN, parts)])).expect("changes");
             let after = changes.files[0].1.clone().expect("a text");
             // A second time it is the same, and without it what was there before.
-            check("again", Some(&after), effective, Ok(&[(MAIN, &[&after])]));
+            let again = effective.replace("config_path = ''", "config_path = '/etc/containerd/certs.d'");
+            check("again", Some(&after), &again, Ok(&[(MAIN, &[&after])]));
             let found_table: Table = effective.parse().expect("a table");
             let (path, hosts) = (Path::new(MAIN), Path::new("/h"));
             let found = Found { path, main: Some(&after), effective: &found_table, wrapper: path, hosts };
@@ -359,7 +381,10 @@ mod tests {
             assert_eq!(gone.files, [(path.to_owned(), Some(main.to_owned()))]);
         };
         whole("version = 2\n", &[runtime, certs]);
-        whole("version = 2\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    x = 1\n", &[runtime, certs]);
+        whole(
+            "version = 2\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    x = 1\n",
+            &[runtime, certs],
+        );
         check("no file", None, effective, Ok(&[(MAIN, &["version = 2", runtime, certs])]));
         let empty = "[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"\"\n";
         check("empty", Some(empty), effective, Err("config_path to nothing"));
