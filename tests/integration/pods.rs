@@ -25,6 +25,7 @@ fn pods_have_images_of_the_store_as_their_root() {
     unknown_images_wait_with_the_reason(&site);
     access_is_asked_for_the_pods_namespace(&site);
     other_containers_are_left_alone(&site);
+    jobs_do_not_fail_for_an_image_that_is_late(&site);
     running_pods_need_no_agent(&site);
     nothing_is_left(&site);
 }
@@ -113,6 +114,27 @@ fn other_containers_are_left_alone(site: &Site) {
     site.node.import("localhost/test/plain:1", &images::tiny_with(Compression::Gzip));
     site.run_pod_of("plain", "localhost/test/plain:1", &container("test -e /proof || echo plain", "runAsUser: 1, "));
     assert_eq!(site.finished("plain"), "plain\n");
+}
+
+/// The example, with an image that is published after its pod was made.
+fn jobs_do_not_fail_for_an_image_that_is_late(site: &Site) {
+    let path = siforge_tests::binaries::source_root().join("examples/pods/job.yaml");
+    let example = std::fs::read_to_string(path).expect("read the example");
+    let image = format!("siforge.dev/{}/herd", site.namespace);
+    let job = example.replace("siforge.dev/default/lolcow", &image).replace("fortune | cowsay", "cat /proof");
+    let job = job.replace("name: cow\nspec", &format!("name: cow\n  namespace: {}\nspec", site.namespace));
+    site.cluster.apply(&job).ok();
+    let label = ["-n", &site.namespace, "-l", "batch.kubernetes.io/job-name=cow"];
+    let why = "jsonpath={.items[0].status.containerStatuses[0].state.waiting.message}";
+    let pods = || site.cluster.kubectl(&[&["get", "pods", "-o", why], &label[..]].concat());
+    wait_until(DEADLINE, "the pod says what it waits for", || pods().stdout.contains("/herd is published"));
+    site.push("herd", &site::with_proof());
+    site.publish("herd", "Same");
+    let done = ["wait", "--for=condition=Complete", "--timeout=120s", "-n", &site.namespace, "job/cow"];
+    site.cluster.kubectl(&done).ok();
+    let failed = ["get", "job", "cow", "-n", &site.namespace, "-o", "jsonpath={.status.failed}"];
+    assert_eq!(site.cluster.kubectl(&failed).ok().stdout, "");
+    assert_eq!(site.cluster.kubectl(&[&["logs"], &label[..]].concat()).ok().stdout, "made of layers\n");
 }
 
 /// The agent is needed to make a container and for nothing else; without it the reason is on the pod.

@@ -32,6 +32,7 @@ const PAUSE: &str = "localhost/test/pause:1";
 #[derive(Debug)]
 pub struct Node {
     // Dropped in this order: the network and the mounts last.
+    _controllers: [Process; 2],
     kubelet: Process,
     containerd: Process,
     _place: Process,
@@ -75,7 +76,16 @@ impl Node {
         let kubelet = Process::spawn("kubelet", dir, &kubelet);
         let ready = ["get", "node", &name, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#];
         kubelet.wait_ready(START, "is Ready", || cluster.kubectl(&ready).stdout == "True");
-        Self { kubelet, containerd, _place: place, namespace, name, bin, dir: dir.to_owned() }
+        Self {
+            _controllers: start_controllers(cluster, dir, &bin),
+            kubelet,
+            containerd,
+            _place: place,
+            namespace,
+            name,
+            bin,
+            dir: dir.to_owned(),
+        }
     }
 
     /// The Node object's name: `nodeName` of the pods that are to run here.
@@ -105,6 +115,20 @@ impl Node {
     pub fn kubelet(&self) -> &Process {
         &self.kubelet
     }
+}
+
+/// The scheduler, and of the controllers those that make pods of Jobs and take the taint off a node that is Ready.
+fn start_controllers(cluster: &Cluster, dir: &Path, bin: &Path) -> [Process; 2] {
+    let start = |name: &str, words: &[&str]| {
+        let mut command = Command::new(bin.join(name));
+        command
+            .arg("--kubeconfig")
+            .arg(cluster.kubeconfig())
+            .args(["--leader-elect=false", "--bind-address=127.0.0.1"]);
+        Process::spawn(name, dir, command.arg(format!("--secure-port={}", ports::free_port())).args(words))
+    };
+    let controllers = "--controllers=job-controller,node-lifecycle-controller";
+    [start("kube-scheduler", &[]), start("kube-controller-manager", &[controllers])]
 }
 
 /// A copy of the wrapper with its settings beside it, as an installation has it.

@@ -58,8 +58,7 @@ impl Site {
         let logs = [agent.log_path(), node.containerd().log_path()].map(Into::into).to_vec();
         let pods = Pods { cluster, namespace: restricted_namespace(cluster), node: node.name().to_owned(), logs };
         let site = Self { agent, node, _operator: operator, registry, pods, dir };
-        let proof = Tar::new().file("proof", 0o644, "made of layers\n").finish();
-        site.push("tiny", &images::tiny().layer(proof, Compression::Gzip));
+        site.push("tiny", &with_proof());
         site.publish("tiny", "All");
         site.push("late", &images::tiny());
         site
@@ -181,6 +180,12 @@ impl Pods {
         let logs: Vec<String> = self.logs.iter().map(|path| tail(path)).collect();
         format!("{described}\n{}", logs.join("\n"))
     }
+}
+
+/// An image with a file that no other has.
+pub(super) fn with_proof() -> Image {
+    let proof = Tar::new().file("proof", 0o644, "made of layers\n").finish();
+    images::tiny().layer(proof, Compression::Gzip)
 }
 
 fn restricted_namespace(cluster: &Cluster) -> String {
