@@ -104,6 +104,8 @@ pub(crate) enum Error {
     ManyKeys { path: PathBuf, keys: String },
     #[error("{value:?} is no fingerprint: write its hex digits, at least the last 8")]
     Fingerprint { value: String },
+    #[error("{value} is the end of a fingerprint: a key server is asked for all of its 40 digits or more")]
+    ShortFingerprint { value: String },
     #[error("the key server {server} has no key for {text:?}")]
     NothingFound { server: String, text: String },
     #[error("the key server {server}: {source}")]

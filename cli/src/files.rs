@@ -31,6 +31,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut file =
         tempfile::Builder::new().prefix(".siforge-").permissions(Permissions::from_mode(mode)).tempfile_in(folder)?;
+    // The umask does not count.
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;

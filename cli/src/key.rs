@@ -164,6 +164,9 @@ fn import(global: &Global, config: &Config, options: &KeyImport) -> Result<(), E
         }
         return add_public(global, &rings, public);
     }
+    if let Some(public) = public.ok().filter(|keys| !keys.is_empty()) {
+        add_public(global, &rings, public)?;
+    }
     if ring.global {
         return Err(Error::Refused { option: "--global", instead: "secret keys are one user's alone" });
     }
@@ -372,6 +375,10 @@ fn pull(global: &Global, config: &Config, options: &KeyPull) -> Result<(), Error
     let KeyPull { server: which, ring, fingerprint: text } = options;
     let rings = rings(config, ring)?;
     let wish = fingerprint(text)?;
+    // Keys with the same last digits can be made by anybody.
+    if wish.len() < 40 {
+        return Err(Error::ShortFingerprint { value: wish });
+    }
     let server = named_server(config, which)?;
     let keys = crate::pull::block_on(async { fetch(&server, &wish).await })?;
     if keys.is_empty() {
@@ -386,7 +393,7 @@ pub(crate) async fn fetch(server: &KeyServer, wish: &str) -> Result<PublicKeys, 
         return Ok(PublicKeys::default());
     };
     let keys = PublicKeys::parse(&bytes).map_err(|source| Error::ServerKeys { server: server.name(), source })?;
-    Ok(keys.select(|print| print.ends_with(wish)))
+    Ok(keys.ending(wish))
 }
 
 fn push(global: &Global, config: &Config, options: &KeyPush) -> Result<(), Error> {

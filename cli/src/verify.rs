@@ -88,14 +88,27 @@ pub(crate) fn require_signers(config: &Config, path: &Path, file: &File, fingerp
     if let Some((checked, flaw)) = report.flaw().and_then(|checked| Some((checked, checked.flaw.as_ref()?))) {
         return refused(told(checked, flaw));
     }
-    let signers: Vec<&Signer> = report.checked.iter().filter_map(|checked| checked.signer.as_ref()).collect();
+    // One that signed another group than the root's file system vouches for nothing.
+    let groups: std::collections::BTreeSet<Option<u32>> = report.checked.iter().map(group).collect();
     for wanted in fingerprints.split([',', ' ', '\t']).filter(|wanted| !wanted.is_empty()) {
         let wanted = crate::key::fingerprint(wanted)?;
-        if !signers.iter().any(|signer| signer.fingerprint == wanted) {
+        let signed = |of: &Option<u32>| {
+            let mut signers = report.checked.iter().filter(|checked| group(checked) == *of);
+            signers.any(|checked| checked.signer.as_ref().is_some_and(|signer| signer.fingerprint == wanted))
+        };
+        if !groups.iter().all(signed) {
             return refused(format!("the key {} did not sign it", wanted.to_uppercase()));
         }
     }
     Ok(())
+}
+
+/// The group that was looked at.
+fn group(checked: &Checked) -> Option<u32> {
+    match checked.selected {
+        image::Selected::Group(group) => Some(group),
+        image::Selected::Object(_) => None,
+    }
 }
 
 /// Part of the documented behaviour.

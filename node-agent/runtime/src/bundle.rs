@@ -101,24 +101,25 @@ fn namespace(annotations: &BTreeMap<String, String>) -> Result<String, Error> {
     }
 }
 
-/// The marker's bytes. An image's links lead nowhere, and what is not a plain file is no marker.
+/// The marker's bytes. An image's links lead nowhere, and what is not a plain file is no marker: a device is not even opened, as
+/// that alone may do something to the host.
 fn marker(root: &Path) -> Result<Option<Vec<u8>>, Error> {
     let path = root.join(MARKER);
     let Ok(directory) = File::open(root) else {
         return Ok(None);
     };
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = rustix::fs::openat2(&directory, MARKER, flags, Mode::empty(), how);
+    let opened = rustix::fs::openat2(&directory, MARKER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how);
     match opened {
-        Ok(file) => {
-            let file = File::from(file);
-            let metadata =
-                file.metadata().map_err(|source| Error::Io { operation: "stat", path: path.clone(), source })?;
-            if !metadata.is_file() {
+        Ok(place) => {
+            let stat = rustix::fs::fstat(&place);
+            let stat =
+                stat.map_err(|errno| Error::Io { operation: "stat", path: path.clone(), source: errno.into() })?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
                 return Ok(None);
             }
-            read_file(Ok(file), &path, MARKER_LIMIT)
+            let same = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place));
+            read_file(File::open(same), &path, MARKER_LIMIT)
         }
         Err(
             rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO | rustix::io::Errno::NOSYS,
@@ -161,6 +162,21 @@ mod tests {
             (Err(error), Err(reason)) => assert!(error.to_string().contains(reason), "{config} {mark:?}: {error}"),
             (found, expected) => panic!("{config} {mark:?}: {found:?}, not {expected:?}"),
         }
+    }
+
+    /// What is no plain file is not opened: to open a device may be all that its maker wants, and a fifo would wait.
+    #[test]
+    fn markers_are_plain_files() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(MARKER);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(marker(root.path()).unwrap().is_none());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(marker(root.path()).unwrap().is_none());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(marker(root.path()).unwrap().is_none());
     }
 
     #[test]

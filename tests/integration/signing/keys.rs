@@ -121,6 +121,17 @@ fn a_definition_names_who_signed_its_base() {
     refused("nobody", "is no fingerprint");
     signing.ours("sign", &["--keyidx", "1"], &base).ok();
     build(&format!("{one}, {two}")).ok();
+    // A key that signed something else in the file.
+    let other = signing.copy("plain.sif", "other.sif");
+    let (text, path) = (signing.path("x.def").display().to_string(), other.display().to_string());
+    signing.siforge.run(&["sif", "add", "--datatype", "1", "--groupid", "2", &path, &text]).ok();
+    signing.ours("sign", &["--keyidx", "0", "--group-id", "1"], &other).ok();
+    signing.ours("sign", &["--keyidx", "1", "--group-id", "2"], &other).ok();
+    fs::copy(&other, signing.path("base.sif")).unwrap();
+    refused(&two, &format!("the key {two} did not sign it"));
+    refused(&one, &format!("the key {one} did not sign it"));
+    signing.copy("plain.sif", "base.sif");
+    signing.ours("sign", &["--keyidx", "1"], &base).ok();
     signing.key("keys", &["remove", &two]).ok();
     refused(&one, "in none of the keyrings");
     let definition = signing.path("docker.def");
@@ -204,6 +215,8 @@ fn keys_travel_by_a_key_server() {
     verify(&["--local"]).fails_with(5);
     let remote = verify(&["--url", &url]).ok().stdout;
     assert!(remote.contains("[REMOTE]") && remote.contains(&print), "{remote}");
+    let short = signing.key("other", &["pull", "--url", &url, &print[24..]]).fails_with(255);
+    assert!(short.stderr.contains("all of its 40 digits"), "{short}");
     signing.key("other", &["pull", "--url", &url, &print]).ok();
     assert!(verify(&[]).ok().stdout.contains("[LOCAL]"));
 

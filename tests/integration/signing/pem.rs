@@ -179,6 +179,10 @@ fn certificates_lead_to_a_root() {
     check("leaf", Some("middle"), "stranger", Err((255, "does not lead to a root")));
     check("web", None, "root", Err((255, "not for code signing")));
     check("expired", None, "root", Err((255, "not valid now")));
+    // Roots that are none.
+    check("web", None, "web", Err((255, "not for code signing")));
+    check("leaf", None, "expired", Err((255, "none of the roots")));
+    check("leaf", Some("middle"), "web", Err((255, "none of the roots")));
     // A chain that holds, of a key that did not sign.
     certificate(&signing, "colleague", Some("root"), "30", LEAF);
     check("colleague", None, "root", Err((4, "no signature in it is by the key")));

@@ -8,6 +8,9 @@ use crate::cosign::{InvalidKey, Key};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::time::Duration;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::BasicConstraints;
 
 /// Most bytes of a file of certificates.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -32,6 +35,8 @@ pub enum Error {
     Usage(webpki::Error),
     #[error("the certificate does not lead to a root that was given: {0}")]
     Chain(webpki::Error),
+    #[error("none of the roots that were given is a certificate authority that is valid now")]
+    Roots,
     #[error("the certificate's key: {0}")]
     Key(#[from] InvalidKey),
 }
@@ -60,8 +65,13 @@ pub fn verified_key(
     roots: &Certificates,
     now: i64,
 ) -> Result<Key, Error> {
+    let roots: Vec<_> = roots.0.iter().filter(|root| is_root(root, &signer.0[0], now)).collect();
+    if roots.is_empty() {
+        return Err(Error::Roots);
+    }
     let leaf = webpki::EndEntityCert::try_from(&signer.0[0]).map_err(Error::Malformed)?;
-    let anchors: Result<Vec<TrustAnchor<'_>>, _> = roots.0.iter().map(webpki::anchor_from_trusted_cert).collect();
+    let anchors: Result<Vec<TrustAnchor<'_>>, _> =
+        roots.iter().map(|root| webpki::anchor_from_trusted_cert(root)).collect();
     let anchors = anchors.map_err(Error::Malformed)?;
     // What follows the signer's own certificate in its file is of its chain.
     let between: Vec<_> = signer.0[1..].iter().chain(intermediates.iter().flat_map(|it| &it.0)).cloned().collect();
@@ -76,6 +86,22 @@ pub fn verified_key(
     );
     verified.map_err(explained)?;
     Ok(Key::from_spki(&leaf.subject_public_key_info())?)
+}
+
+/// webpki takes an anchor's name and key alone: that it is valid now, and an authority (unless it is the signer itself), is looked
+/// at here.
+fn is_root(root: &CertificateDer<'_>, leaf: &CertificateDer<'_>, now: i64) -> bool {
+    let Ok(certificate) = Certificate::from_der(root) else {
+        return false;
+    };
+    let tbs = certificate.tbs_certificate();
+    let (from, to) = (tbs.validity().not_before.to_unix_duration(), tbs.validity().not_after.to_unix_duration());
+    let now = Duration::from_secs(now.try_into().unwrap_or(0));
+    // Certificates of the first version say nothing of it.
+    let constraints = tbs.get_extension::<BasicConstraints>();
+    let may_issue =
+        matches!(constraints, Ok(None)) || matches!(constraints, Ok(Some((_, BasicConstraints { ca: true, .. }))));
+    from <= now && now <= to && (may_issue || root == leaf)
 }
 
 fn explained(error: webpki::Error) -> Error {

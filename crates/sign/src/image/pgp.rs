@@ -58,25 +58,55 @@ impl Passphrase {
 /// Reads keys from packets or armor; those of other kinds or versions are passed over, and counted.
 fn keys<K: Deserializable>(bytes: &[u8]) -> Result<(Vec<K>, usize), InvalidKeyring> {
     let no_key = |why: &pgp::errors::Error| InvalidKeyring::NoKey { why: why.to_string() };
-    let start = bytes.trim_ascii_start();
-    let found = match start.starts_with(ARMOR) {
-        true => K::from_armor_many_buf(start).map(|(found, _)| found),
-        false => K::from_bytes_many(bytes),
-    };
     let (mut keys, mut wrong, mut unreadable) = (Vec::new(), None, 0);
-    for key in found.map_err(|error| no_key(&error))?.take(MAX_KEYS) {
-        match key {
-            Ok(key) => keys.push(key),
-            Err(error) => {
-                unreadable += 1;
-                wrong = wrong.or(Some(error));
+    let mut take = |key: pgp::errors::Result<K>| match key {
+        Ok(key) => keys.push(key),
+        Err(error) => {
+            unreadable += 1;
+            wrong.get_or_insert(error);
+        }
+    };
+    let start = bytes.trim_ascii_start();
+    if start.starts_with(ARMOR) {
+        for block in blocks(start).take(MAX_KEYS) {
+            match K::from_armor_many_buf(block) {
+                Ok((found, _)) => found.take(MAX_KEYS).for_each(&mut take),
+                Err(error) => take(Err(error)),
             }
         }
+    } else {
+        K::from_bytes_many(bytes).map_err(|error| no_key(&error))?.take(MAX_KEYS).for_each(&mut take);
     }
     match wrong {
         Some(error) if keys.is_empty() => Err(no_key(&error)),
         _ => Ok((keys, unreadable)),
     }
+}
+
+/// Blocks of armor, one after the other: each begins with its own line.
+fn blocks(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let begins = |at: &usize| text[*at..].starts_with(ARMOR) && (*at == 0 || text[*at - 1] == b'\n');
+    let mut starts: Vec<usize> = (0..text.len()).filter(begins).take(MAX_KEYS).collect();
+    starts.push(text.len());
+    (1..starts.len()).map(move |end| &text[starts[end - 1]..starts[end]])
+}
+
+/// User IDs that the key itself has certified: anybody can put others, and their owners' signatures, beside them.
+fn certified<'a>(
+    key: &'a (impl VerifyingKey + pgp::ser::Serialize),
+    details: &'a pgp::composed::SignedKeyDetails,
+) -> impl Iterator<Item = (&'a pgp::types::SignedUser, &'a Signature)> {
+    details.users.iter().filter_map(move |user| {
+        let own = user.signatures.iter().filter(|it| it.typ() != Some(SignatureType::CertRevocation));
+        let own = own.filter(|it| it.verify_certification(key, Tag::UserId, &user.id).is_ok());
+        own.max_by_key(|it| it.created()).map(|own| (user, own))
+    })
+}
+
+/// The name that the key's owner gave it: the primary user ID, else the first.
+fn owner(key: &(impl VerifyingKey + pgp::ser::Serialize), details: &pgp::composed::SignedKeyDetails) -> Option<String> {
+    let primary = certified(key, details).find(|(_, own)| own.is_primary());
+    primary.or_else(|| certified(key, details).next()).map(|(user, _)| shown(user.id.id()))
 }
 
 /// A clear-signed message.
@@ -154,10 +184,8 @@ impl PublicKeys {
 }
 
 fn signer(signature: &Signature, key: &SignedPublicKey) -> Signer {
-    let users = &key.details.users;
-    let primary = users.iter().find(|user| user.signatures.iter().any(Signature::is_primary)).or(users.first());
     Signer {
-        name: primary.map(|user| shown(user.id.id())),
+        name: owner(&key.primary_key, &key.details),
         fingerprint: to_hex(key.primary_key.fingerprint().as_bytes()),
         created: signature.created().map(|time| i64::from(time.as_secs())),
     }
@@ -304,7 +332,7 @@ impl SecretKey {
     }
 
     pub fn name(&self) -> Option<String> {
-        self.0.details.users.first().map(|user| shown(user.id.id()))
+        owner(self.0.primary_key.public_key(), &self.0.details)
     }
 
     /// Whether it needs a passphrase.

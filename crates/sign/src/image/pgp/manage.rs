@@ -8,7 +8,7 @@
 //! ```
 //! RFC 9580 sections 5.5 and 10. A changed keyring is written as packets, which is what the reference reads.
 
-use super::{Passphrase, PublicKeys, SecretKey, SecretKeys, keys, shown, to_hex};
+use super::{Passphrase, PublicKeys, SecretKey, SecretKeys, keys, owner, to_hex};
 use pgp::armor::BlockType;
 use pgp::composed::{Deserializable, KeyType, SecretKeyParamsBuilder};
 use pgp::crypto::{hash::HashAlgorithm, sym::SymmetricKeyAlgorithm};
@@ -75,7 +75,7 @@ impl User {
 /// A key, as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// The first user ID.
+    /// The user ID that the key's owner made the primary one, else the first that the key certifies.
     pub user: Option<String>,
     /// Unix seconds.
     pub created: i64,
@@ -86,9 +86,9 @@ pub struct Listed {
     pub bits: Option<u32>,
 }
 
-fn listed(key: &impl KeyDetails, user: Option<&pgp::types::SignedUser>) -> Listed {
+fn listed(key: &impl KeyDetails, user: Option<String>) -> Listed {
     Listed {
-        user: user.map(|user| shown(user.id.id())),
+        user,
         created: i64::from(key.created_at().as_secs()),
         fingerprint: to_hex(key.fingerprint().as_bytes()),
         algorithm: format!("{:?}", key.algorithm()),
@@ -139,7 +139,7 @@ fn armored(kind: BlockType, packets: Vec<u8>) -> Result<Vec<u8>, Error> {
 
 impl PublicKeys {
     pub fn listed(&self) -> Vec<Listed> {
-        self.0.iter().map(|key| listed(&key.primary_key, key.details.users.first())).collect()
+        self.0.iter().map(|key| listed(&key.primary_key, owner(&key.primary_key, &key.details))).collect()
     }
 
     /// All keys as packets, one after the other: a keyring file.
@@ -158,9 +158,20 @@ impl PublicKeys {
     }
 }
 
+impl PublicKeys {
+    /// The keys of which the fingerprint, or one of a subkey, ends so.
+    pub fn ending(&self, wish: &str) -> Self {
+        let ends = |key: &dyn KeyDetails| to_hex(key.fingerprint().as_bytes()).ends_with(wish);
+        let wanted = |key: &&pgp::composed::SignedPublicKey| {
+            ends(&key.primary_key) || key.public_subkeys.iter().any(|subkey| ends(&subkey.key))
+        };
+        Self(self.0.iter().filter(wanted).cloned().collect())
+    }
+}
+
 impl SecretKeys {
     pub fn listed(&self) -> Vec<Listed> {
-        let key = |key: &SecretKey| listed(&key.0.primary_key, key.0.details.users.first());
+        let key = |key: &SecretKey| listed(&key.0.primary_key, key.name());
         self.0.iter().map(key).collect()
     }
 
@@ -312,6 +323,20 @@ mod tests {
         for bytes in [keys.public().to_bytes().expect("packets"), keys.public().armored().expect("armor")] {
             assert_eq!(PublicKeys::parse(&bytes).expect("keys").listed(), listed);
         }
+        // Several blocks of text, as people put them together; one that is cut off is not passed over.
+        let other = SecretKey::generate(&user("Bob", "", ""), 2048, &Passphrase::new(String::new()), 1).expect("key");
+        let others = SecretKeys::from(other);
+        let both = [keys.armored().expect("armor"), b"a comment\n".to_vec(), others.armored().expect("armor")].concat();
+        assert_eq!(SecretKeys::parse(&both).expect("keys").listed(), [listed.clone(), others.listed()].concat());
+        assert_eq!(unreadable(false, &both), 0);
+        assert_eq!(unreadable(false, &both[..both.len() - 400]), 1);
+
+        // A name that the key's owner did not give it, with the signature of somebody who has it.
+        let mut public = keys.public();
+        let stranger = others.public().0[0].details.users[0].clone();
+        public.0[0].details.users.insert(0, stranger);
+        assert_eq!(public.listed(), listed);
+
         let second = Passphrase::new("second".into());
         assert!(keys.0[0].change_passphrase(&second, &secret).is_err());
         keys.0[0].change_passphrase(&secret, &second).expect("changed");
