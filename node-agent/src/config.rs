@@ -9,7 +9,7 @@
 //! linger = 300                        # seconds
 //! default-namespace = "default"
 //! max-mounts = 128
-//! registry = "127.0.0.1:5057"         # default: none
+//! registry = "127.0.0.1:577"         # default: none
 //! log-format = "text"                 # or "json"
 //! log = "info"
 //! ```
@@ -79,6 +79,9 @@ pub struct Config {
     pub registry: Option<SocketAddr>,
 }
 
+/// Only root may listen on ports below it, unless an administrator has lowered it.
+const PRIVILEGED: u16 = 1024;
+
 /// What the client subcommands need as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
@@ -146,6 +149,10 @@ pub fn load(options: &Options, environment: Environment<'_>, host_name: &str) ->
     let registry = pick("registry", options.registry, environment, "SIFORGE_AGENT_REGISTRY", file.registry)?;
     if let Some(address) = registry.filter(|address| !address.ip().is_loopback()) {
         let wrong = "not a loopback address: what is served there is for this node alone";
+        return Err(Error::Value { setting: "registry", value: address.to_string(), wrong });
+    }
+    if let Some(address) = registry.filter(|address| address.port() >= PRIVILEGED || address.port() == 0) {
+        let wrong = "not a port below 1024: others could take another while the agent is down, and be asked for images";
         return Err(Error::Value { setting: "registry", value: address.to_string(), wrong });
     }
     Ok(Config { store, local, node_name, integrity, linger: Duration::from_secs(linger), max_mounts, registry })
@@ -342,6 +349,7 @@ mod tests {
             Options { registry: Some(([10, 0, 0, 1], 5057).into()), ..base() },
             "\"10.0.0.1:5057\" is not a loopback address",
         );
+        flag(Options { registry: Some(([127, 0, 0, 1], 5057).into()), ..base() }, "not a port below 1024");
         flag(Options { node_name: Some("../x".into()), ..base() }, "setting node-name");
     }
 

@@ -62,11 +62,18 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Err
 /// Installs, or says what would be done; the lines are for people.
 pub fn install(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
     let main = read(&places.config)?;
+    let drop_in = read(&plan::drop_in_path(&places.config, main.as_deref()))?;
     let effective = dump(places)?;
     let wrapper = places.prefix.join(WRAPPER);
     let hosts = places.state_dir.join("registry");
-    let found =
-        Found { path: &places.config, main: main.as_deref(), effective: &effective, wrapper: &wrapper, hosts: &hosts };
+    let found = Found {
+        path: &places.config,
+        main: main.as_deref(),
+        drop_in: drop_in.as_deref(),
+        effective: &effective,
+        wrapper: &wrapper,
+        hosts: &hosts,
+    };
     let changes = plan::install(&found)?;
     let settings = settings(places, changes.behind.as_deref());
     let settings_path = wrapper.with_extension("toml");
@@ -77,10 +84,16 @@ pub fn install(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
         return Ok(lines);
     }
     let program = fs::read(&places.wrapper).map_err(failed("read", &places.wrapper))?;
+    let before: Vec<_> = [&wrapper, &settings_path].map(|path| (path.clone(), fs::read(path).ok())).into();
     // Before containerd is told of it.
-    replace(&wrapper, &program, 0o755)?;
-    replace(&settings_path, settings.as_bytes(), 0o644)?;
-    let undo = apply(&changes)?;
+    let placed = replace(&wrapper, &program, 0o755).and_then(|()| replace(&settings_path, settings.as_bytes(), 0o644));
+    let undo = match placed.and_then(|()| apply(&changes)) {
+        Ok(undo) => Undo { programs: before, ..undo },
+        Err(error) => {
+            put_back(before);
+            return Err(error);
+        }
+    };
     match dump(places).map(|after| has_handler(&after)) {
         Ok(true) => {}
         taken => {
@@ -98,11 +111,18 @@ pub fn install(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
 /// Takes it out again, but for the wrapper.
 pub fn uninstall(places: &Places, dry_run: bool) -> Result<Vec<String>, Error> {
     let main = read(&places.config)?;
+    let drop_in = read(&plan::drop_in_path(&places.config, main.as_deref()))?;
     let effective = dump(places)?;
     let wrapper = places.prefix.join(WRAPPER);
     let hosts = places.state_dir.join("registry");
-    let found =
-        Found { path: &places.config, main: main.as_deref(), effective: &effective, wrapper: &wrapper, hosts: &hosts };
+    let found = Found {
+        path: &places.config,
+        main: main.as_deref(),
+        drop_in: drop_in.as_deref(),
+        effective: &effective,
+        wrapper: &wrapper,
+        hosts: &hosts,
+    };
     let changes = plan::uninstall(&found)?;
     let mut lines = told(&changes)?;
     lines.push(format!("{} stays: containers that run know it by this path", wrapper.display()));
@@ -184,6 +204,19 @@ fn told(changes: &Changes) -> Result<Vec<String>, Error> {
 struct Undo {
     files: Vec<(PathBuf, Option<String>)>,
     link: (PathBuf, Option<PathBuf>),
+    /// The wrapper and its settings.
+    programs: Vec<(PathBuf, Option<Vec<u8>>)>,
+}
+
+/// Best effort, as [`Undo::undo`].
+fn put_back(files: Vec<(PathBuf, Option<Vec<u8>>)>) {
+    for (path, bytes) in files {
+        let mode = if path.extension().is_none() { 0o755 } else { 0o644 };
+        let _ = match bytes {
+            Some(bytes) => replace(&path, &bytes, mode).is_ok(),
+            None => fs::remove_file(&path).is_ok(),
+        };
+    }
 }
 
 impl Undo {
@@ -193,13 +226,14 @@ impl Undo {
             let _ = put(&path, text.as_deref());
         }
         let _ = point(&self.link.0, self.link.1.as_deref());
+        put_back(self.programs);
     }
 }
 
 /// Makes all changes, or none.
 fn apply(changes: &Changes) -> Result<Undo, Error> {
     let (link, to) = &changes.link;
-    let mut undo = Undo { files: Vec::new(), link: (link.clone(), fs::read_link(link).ok()) };
+    let mut undo = Undo { files: Vec::new(), link: (link.clone(), fs::read_link(link).ok()), programs: Vec::new() };
     for (path, text) in &changes.files {
         let before = read(path)?;
         if before == *text {
@@ -249,6 +283,8 @@ fn point(link: &Path, to: Option<&Path>) -> Result<(), Error> {
 
 /// Writes beside and renames: whoever opens it has the old or the new one, whole.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    // A link of a configuration management stays one.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
     }

@@ -35,6 +35,8 @@ pub struct Found<'a> {
     pub path: &'a Path,
     /// Its text; None: there is no such file.
     pub main: Option<&'a str>,
+    /// The file in the folder that it imports which has our name.
+    pub drop_in: Option<&'a str>,
     /// What containerd makes of it and of what it imports: `containerd config dump`.
     pub effective: &'a Table,
     /// Where the wrapper is, or will be.
@@ -63,6 +65,16 @@ pub enum Refusal {
     Syntax { path: PathBuf, reason: String },
     #[error("containerd has a runtime {HANDLER} already, which {path} says nothing of: remove it first", path = path.display())]
     Foreign { path: PathBuf },
+    #[error("{path} was not written by siforge-agent, or was changed: move it away first", path = path.display())]
+    NotOurs { path: PathBuf },
+    #[error("{path} has a beginning of siforge's block and no end: remove what is left of it first", path = path.display())]
+    Unended { path: PathBuf },
+    #[error(
+        "containerd's default runtime is {0:?}, which is no path: write it as one, so that siforge-runtime finds it"
+    )]
+    Behind(String),
+    #[error("with siforge's block at its end {path} is no TOML ({reason}): write its plugins as tables, each with its own header", path = path.display())]
+    Unfit { path: PathBuf, reason: String },
     #[error(
         "containerd's configuration has registry.{0}, which it takes only without config_path: move them to hosts.toml files (containerd's docs/hosts.md), and set config_path"
     )]
@@ -92,6 +104,7 @@ pub fn install(found: &Found<'_>) -> Result<Changes, Refusal> {
     let certs = set.split(':').find(|path| !path.is_empty()).unwrap_or(CERTS);
     // What this set before it sets again.
     let config_path = (set.is_empty() || set == CERTS).then_some(certs);
+    whole_block(found)?;
     let main = found.main.map(without_ours);
     if version == 2 && has_handler(containerd) && main.as_deref() == found.main {
         return Err(Refusal::Foreign { path: found.path.to_owned() });
@@ -101,7 +114,10 @@ pub fn install(found: &Found<'_>) -> Result<Changes, Refusal> {
         _ => drop_in(found, version, images, &handler, config_path)?,
     };
     let behind = default.and_then(|default| text(at(default, &["options"]), "BinaryName")).unwrap_or_default();
-    let behind = (Path::new(behind).is_absolute() && Path::new(behind) != found.wrapper).then(|| behind.into());
+    if !behind.is_empty() && !Path::new(behind).is_absolute() {
+        return Err(Refusal::Behind(behind.to_owned()));
+    }
+    let behind = (!behind.is_empty() && Path::new(behind) != found.wrapper).then(|| behind.into());
     Ok(Changes { files, link: (Path::new(certs).join(REGISTRY), Some(found.hosts.to_owned())), behind })
 }
 
@@ -113,10 +129,12 @@ pub fn uninstall(found: &Found<'_>) -> Result<Changes, Refusal> {
     let registry = at(found.effective, &["plugins", images, "registry"]);
     let set = text(registry, "config_path").unwrap_or_default();
     let certs = set.split(':').find(|path| !path.is_empty()).unwrap_or(CERTS);
+    whole_block(found)?;
     let main = found.main.map(without_ours).filter(|main| Some(main.as_str()) != found.main);
     let mut files: Vec<_> = main.map(|main| (found.path.to_owned(), Some(main))).into_iter().collect();
     if version >= 3 {
         let folder = imported(found)?.unwrap_or_else(|| folder_beside(found.path));
+        own(found, &folder)?;
         files.push((folder.join(DROP_IN), None));
     }
     Ok(Changes { files, link: (Path::new(certs).join(REGISTRY), None), behind: None })
@@ -179,6 +197,7 @@ fn drop_in(
             folder
         }
     };
+    own(found, &folder)?;
     let registry =
         config_path.map(|path| format!("[plugins.\"{images}\".registry]\n  config_path = {}\n", quoted(path)));
     // Of a later version than containerd's own it would be refused; of an earlier one it is migrated.
@@ -190,10 +209,34 @@ fn drop_in(
 /// The folder of the first `…/*.toml` that the main file imports. What containerd's dump says of imports is not asked: it names a
 /// folder by default, and does not read it (2.4).
 fn imported(found: &Found<'_>) -> Result<Option<PathBuf>, Refusal> {
-    let main = parsed(found.path, found.main.unwrap_or_default())?;
+    imported_by(found.path, found.main.unwrap_or_default())
+}
+
+fn imported_by(path: &Path, main: &str) -> Result<Option<PathBuf>, Refusal> {
+    let main = parsed(path, main)?;
     let imports = main.get("imports").and_then(Value::as_array).into_iter().flatten();
     let mut folders = imports.filter_map(|import| import.as_str()?.strip_suffix("/*.toml")).map(PathBuf::from);
     Ok(folders.find(|folder| folder.is_absolute()))
+}
+
+/// Where the drop-in is looked for.
+pub(super) fn drop_in_path(path: &Path, main: Option<&str>) -> PathBuf {
+    let found = main.and_then(|main| imported_by(path, main).ok().flatten());
+    found.unwrap_or_else(|| folder_beside(path)).join(DROP_IN)
+}
+
+/// A file of our name in the folder has to be of ours.
+fn own(found: &Found<'_>, folder: &Path) -> Result<(), Refusal> {
+    let ours = found.drop_in.is_none_or(|text| text.starts_with(BEGIN) && text.ends_with(END));
+    if ours { Ok(()) } else { Err(Refusal::NotOurs { path: folder.join(DROP_IN) }) }
+}
+
+fn whole_block(found: &Found<'_>) -> Result<(), Refusal> {
+    let main = found.main.unwrap_or_default();
+    match main.matches(BEGIN).count() == main.matches(END).count() {
+        true => Ok(()),
+        false => Err(Refusal::Unended { path: found.path.to_owned() }),
+    }
 }
 
 fn folder_beside(main: &Path) -> PathBuf {
@@ -239,7 +282,11 @@ fn in_main(path: &Path, main: Option<&str>, handler: &str, config_path: Option<&
         text.push('\n');
     }
     let text = format!("{text}{BEGIN}{block}{END}");
-    parsed(path, &text).map(|_| text)
+    match parsed(path, &text) {
+        Ok(_) => Ok(text),
+        Err(Refusal::Syntax { path, reason }) => Err(Refusal::Unfit { path, reason }),
+        Err(other) => Err(other),
+    }
 }
 
 fn text_of(registry: &Table) -> Option<&str> {
@@ -302,6 +349,7 @@ mod tests {
         let found = Found {
             path: Path::new(MAIN),
             main,
+            drop_in: None,
             effective: &effective,
             wrapper: Path::new("/opt/siforge/bin/siforge-runtime"),
             hosts: Path::new("/run/siforge/registry"),
@@ -376,7 +424,8 @@ mod tests {
             check("again", Some(&after), &again, Ok(&[(MAIN, &[&after])]));
             let found_table: Table = effective.parse().expect("a table");
             let (path, hosts) = (Path::new(MAIN), Path::new("/h"));
-            let found = Found { path, main: Some(&after), effective: &found_table, wrapper: path, hosts };
+            let found =
+                Found { path, main: Some(&after), drop_in: None, effective: &found_table, wrapper: path, hosts };
             let gone = uninstall(&found).expect("changes");
             assert_eq!(gone.files, [(path.to_owned(), Some(main.to_owned()))]);
         };
@@ -389,6 +438,13 @@ mod tests {
         let empty = "[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"\"\n";
         check("empty", Some(empty), effective, Err("config_path to nothing"));
         check("rubbish", Some("version = \n"), effective, Err("is not TOML"));
+        check("cut off", Some(&format!("version = 2\n{BEGIN}")), effective, Err("no end"));
+        let inline = "version = 2\nplugins = {\"io.containerd.grpc.v1.cri\" = {}}\n";
+        check("inline", Some(inline), effective, Err("each with its own header"));
+        let bare = format!(
+            "{effective}[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]\nBinaryName = 'crun'\n"
+        );
+        check("bare", Some("version = 2\n"), &bare, Err("\"crun\", which is no path"));
         let foreign = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.siforge]\n";
         check("foreign", Some(foreign), foreign, Err("remove it first"));
         check("version 1", Some(""), "version = 1\n", Err("version 1"));

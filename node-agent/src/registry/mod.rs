@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state>/registry/           0700, root's
-//!   token                     made once a boot; a request without it gets nothing
+//!   token                     made at each start; a request without it gets nothing
 //!   hosts.toml                what containerd's certs.d/siforge.dev/hosts.toml is to be a link to: address and token
 //! ```
 //!
@@ -157,7 +157,7 @@ fn is_equal(given: &str, expected: &str) -> bool {
     given.len() == expected.len() && differences == 0
 }
 
-/// This boot's token, made if there is none.
+/// A new token: one that was sent to somebody in the agent's place means nothing any more.
 fn token(directory: &Path) -> Result<String, Error> {
     let io = |operation, path: &Path| {
         let path = path.to_owned();
@@ -165,12 +165,6 @@ fn token(directory: &Path) -> Result<String, Error> {
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create", directory))?;
     let path = directory.join("token");
-    match std::fs::read_to_string(&path) {
-        Ok(token) if is_token(token.trim()) => return Ok(token.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(io("read", &path)(source)),
-    }
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; TOKEN_BYTES];
     let mut random = std::fs::File::open(source).map_err(io("open", source))?;
@@ -178,10 +172,6 @@ fn token(directory: &Path) -> Result<String, Error> {
     let token = siforge_reference::Digest::from_bytes(bytes).hex();
     write_private(&path, &token)?;
     Ok(token)
-}
-
-fn is_token(text: &str) -> bool {
-    text.len() == 2 * TOKEN_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Replaces a file that only root may read.
@@ -204,15 +194,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_token_is_made_once_and_is_roots_alone() {
+    fn a_token_is_new_and_is_roots_alone() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("registry");
         let first = token(&directory).unwrap();
-        assert!(is_token(&first));
-        assert_eq!(token(&directory).unwrap(), first);
-        assert_eq!(std::fs::metadata(directory.join("token")).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(directory.join("token"), "cut").unwrap();
+        assert!(first.len() == 2 * TOKEN_BYTES && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_ne!(token(&directory).unwrap(), first);
+        assert_eq!(std::fs::metadata(directory.join("token")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -144,5 +144,9 @@ fn what_is_left_to_the_administrator() {
         let mirrors = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n  endpoint = [\"https://x\"]\n";
         check(mirrors, "registry.mirrors");
         check("version = \n", "does not read");
+        check(
+            "version = 2\n# siforge: begin (siforge-agent install-runtime wrote this, uninstall-runtime removes it)\n",
+            "no end",
+        );
     });
 }

@@ -31,7 +31,9 @@ fn shadows_are_images_of_a_registry() {
     let config = br#"{"Cmd":["cow"],"User":"moo"}"#.to_vec();
     let parts = Parts { config, passwd: Some(b"moo:x:7:7::/:/bin/sh\n".to_vec()), group: None };
     site.store.write_shadow(&Shadow::new(digest, "amd64", &parts)).unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
+    // A port of root's, on an address of loopback that nobody else takes.
+    let [high, low] = free_port().to_be_bytes();
+    let address = format!("127.77.{high}.{low}:577");
     let _agent = site.start(&["--registry", &address]);
     let token = std::fs::read_to_string(site.path("state/registry/token")).unwrap();
 

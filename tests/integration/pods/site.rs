@@ -199,7 +199,7 @@ fn start_agent(dir: &std::path::Path, node: &Node) -> Process {
     let socket = site::socket_in(dir);
     let mut command: Command = node.command(&binary("siforge-agent"));
     command.arg("--store").arg(dir.join("store")).arg("--socket").arg(&socket);
-    command.arg("--state-dir").arg(dir.join("agent")).args(["--node-name", "test", "--registry", "127.0.0.1:5057"]);
+    command.arg("--state-dir").arg(dir.join("agent")).args(["--node-name", "test", "--registry", "127.0.0.1:577"]);
     command.args(["--linger", "20", "serve", "--unmount-on-exit"]);
     let agent = Process::spawn("agent", dir, &command);
     agent.wait_ready(DEADLINE, "listens", || UnixStream::connect(&socket).is_ok());
